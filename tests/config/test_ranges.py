@@ -12,6 +12,7 @@ from tigerjax.align.config import AlignConfig, RewardConfig
 from tigerjax.align.rewards.config import JudgeConfig, PartConfig
 from tigerjax.command import options
 from tigerjax.command.arguments import bind
+from tigerjax.command.data_plan import StagesOptions
 from tigerjax.command.table import COMMANDS
 from tigerjax.config import (
     CheckpointConfig,
@@ -62,6 +63,7 @@ OPTIM = OptimConfig(
 )  # fmt: skip
 COMPUTE = ComputeConfig(attention="reference", remat="none", dtype="float32", loss_chunk_tokens=40)
 DATA = DataConfig(mixture="m", modules=(), tokenizer="t", cache_dir="c", seq_len=16)
+PLANNED = StagesOptions(tokenizer="t", stages=("cache",))
 CHECKPOINT = CheckpointConfig(every_steps=3, keep=3)
 RUN = RunConfig(
     name="r", model=MODEL, compute=COMPUTE, mesh=MeshConfig(), optim=OPTIM, data=DATA, checkpoint=CHECKPOINT,
@@ -84,6 +86,7 @@ VALID = [
     WeightsConfig(trained=("embed",)),
     LoraConfig(rank=2),
     ServeBatching(),
+    PLANNED,
     JudgeConfig(url="http://127.0.0.1:8000/v1", model="m", template="t", lowest=1, highest=10),
     PartConfig(reward="r", floor=0.5),
     ChatSettings(n=1, temperature=0.9, top_p=0.95, top_k=0, max_new_tokens=8, seed=0),

@@ -9,7 +9,7 @@ from tigerjax import records
 from tigerjax.config import DataConfig
 from tigerjax.data import mixture, row_files, rows
 from tigerjax.data.caching import Caching
-from tigerjax.data.loader import schedule
+from tigerjax.data.schedule import order
 from tigerjax.data.tasks import row_maker, task_rows
 from tigerjax.errors import ConfigError, DataError
 from tigerjax.files import jsonl, manifest
@@ -68,11 +68,11 @@ def test_batches_from_cached_rows_are_those_from_the_raw_files(registered, tmp_p
     loader = mixture.open_loader(data, batch_rows=4, seed=3, runner="DirectRunner")
     raw = {t.name: list(task_rows(t, L)) for t in mixture.get_mixture("beam_test").tasks}
     counts = dict.fromkeys(loader.names, 0)
-    order = schedule([loader.rates[n] for n in loader.names])
+    by_name, following = {source.name: source for source in loader.sources}, order(loader.phases)
     for _ in range(30):  # the same schedule and permutations, over rows that never saw a cache
         taken = []
-        for chosen in itertools.islice(order, 4):
-            source = loader.sources[chosen]
+        for name in itertools.islice(following, 4):
+            source = by_name[name]
             taken.append(raw[source.name][source.index(counts[source.name], 3)])
             counts[source.name] += 1
         for got, wanted in zip(next(loader), rows.make_batch(taken), strict=True):

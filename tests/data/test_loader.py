@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from tigerjax.data import row_files
-from tigerjax.data.loader import Loader, schedule
+from tigerjax.data.loader import Loader
 from tigerjax.data.rows import make_row
+from tigerjax.data.schedule import Phase, order
 from tigerjax.errors import ConfigError, DataError
 from tigerjax.files import manifest
 
@@ -50,9 +51,13 @@ def test_every_prefix_of_the_schedule_is_within_one_row_of_every_share(seed):
     k = int(rng.integers(1, 9))
     rates = rng.dirichlet([rng.choice([0.2, 1.0, 5.0])] * k)
     counts = np.zeros(k)
-    for n, chosen in enumerate(itertools.islice(schedule(list(rates * 7)), 2000), 1):
-        counts[chosen] += 1
+    for n, chosen in enumerate(itertools.islice(order([phase(rates * 7)]), 2000), 1):
+        counts[int(chosen)] += 1
         assert np.abs(rates * n - counts).max() < 1
+
+
+def phase(rates, **more):
+    return Phase({str(i): rate for i, rate in enumerate(rates)}, **more)
 
 
 RECIPES = {
@@ -67,8 +72,8 @@ def test_each_window_of_1m_tokens_is_within_half_a_point_and_of_100m_within_a_tw
     rates = RECIPES[name]
     windows = {10**6: 0.005, 10**8: 0.0005}
     rows = max(windows) // length + 10_000
-    order = np.fromiter(itertools.islice(schedule(rates), rows), int)
-    counts = np.stack([np.concatenate([[0], np.cumsum(order == i)]) for i in range(len(rates))])
+    given = np.fromiter(map(int, itertools.islice(order([phase(rates)]), rows)), int)
+    counts = np.stack([np.concatenate([[0], np.cumsum(given == i)]) for i in range(len(rates))])
     for tokens, most in windows.items():
         n = -(-tokens // length)  # whole rows
         shares = (counts[:, n:] - counts[:, :-n]) / n  # of every window, wherever it begins
@@ -76,7 +81,7 @@ def test_each_window_of_1m_tokens_is_within_half_a_point_and_of_100m_within_a_tw
 
 
 def test_the_schedule_of_two_sources_takes_the_larger_deficit():
-    assert list(itertools.islice(schedule([0.75, 0.25]), 8)) == [0, 0, 1, 0, 0, 0, 1, 0]
+    assert "".join(itertools.islice(order([phase([0.75, 0.25])]), 8)) == "00100010"
 
 
 def test_one_epoch_yields_every_row_once_and_the_next_in_another_order(caches):

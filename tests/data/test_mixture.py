@@ -13,7 +13,7 @@ from tigerjax import records
 from tigerjax.config import DataConfig
 from tigerjax.data import inspection, mixture, rows, tasks
 from tigerjax.data.caching import Caching
-from tigerjax.data.loader import schedule
+from tigerjax.data.schedule import order
 from tigerjax.errors import ConfigError, DataError
 from tigerjax.files import jsonl, manifest
 from tigerjax.pages import draw
@@ -49,6 +49,10 @@ def config(work, name="holistic_test", tokenizer="tokenizer", cache="cache", seq
     )
 
 
+def stats(data):
+    return mixture.figures(mixture.open_loader(data, batch_rows=4, seed=0), data.seq_len)
+
+
 def sources(tmp_path, n=30, **more):
     """A zh, an en and an SFT file of n records each."""
     jsonl.write_jsonl(
@@ -74,7 +78,7 @@ def own(tmp_path, work, name):
 
 
 def test_the_holistic_mixture_realises_its_token_shares(registered):
-    figures = mixture.stats(config(registered), batch_rows=4, seed=0)
+    figures = stats(config(registered))
     wanted = {"en.text": 0.45, "instruct": 0.1, "zh.text": 0.45}
     assert figures["wanted"] == pytest.approx({f"holistic_test.{k}": v for k, v in wanted.items()})
     for name, share in figures["wanted"].items():
@@ -108,9 +112,9 @@ def test_instructions_enter_pretraining_as_plain_documents(registered):
 def test_seqio_mixes_in_the_order_of_the_loader(registered):
     chosen = mixture.get_mixture("holistic_test")
     dataset = chosen.get_dataset(dict.fromkeys(tasks.FEATURES, L), split="train", shuffle=False, num_epochs=1)
-    per_task = [tasks.task_rows(task, L) for task in chosen.tasks]
-    rates = [chosen.get_rate(task) for task in chosen.tasks]
-    for item, source in itertools.islice(zip(dataset.as_numpy_iterator(), schedule(rates), strict=False), 60):
+    per_task = {task.name: tasks.task_rows(task, L) for task in chosen.tasks}
+    by_loader = order(mixture.open_loader(config(registered), batch_rows=4, seed=0).phases)
+    for item, source in itertools.islice(zip(dataset.as_numpy_iterator(), by_loader, strict=False), 60):
         assert item["tokens"].tolist() == next(per_task[source])[0].tolist()
 
 
@@ -141,14 +145,14 @@ def test_characters_a_token_are_those_of_the_examples_that_are_in_rows(registere
     jsonl.write_jsonl(tmp_path / "sft.jsonl", [*kept, *lost])
     mixture.sft("lost_test", tokenizer=registered / "tokenizer", examples=mixture.Source(tmp_path / "sft.jsonl"))
     given = dataclasses.replace(config(registered, "lost_test"), cache_dir=str(tmp_path / "cache"))
-    figures = mixture.stats(given, batch_rows=1, seed=0)["sources"]["lost_test.sft"]
+    figures = stats(given)["sources"]["lost_test.sft"]
     assert (figures["records"], figures["overlong"], figures["weightless"]) == (11, 1, 1)
     assert figures["characters"] == sum(len(m["content"]) for e in kept for m in e["messages"])
     assert figures["chars_per_token"] == figures["characters"] / figures["tokens"]
 
 
 def test_characters_a_token_of_documents_count_the_tokens_that_filled_no_row_too(registered):
-    figures = mixture.stats(config(registered, "holistic_test"), batch_rows=1, seed=0)["sources"]
+    figures = stats(config(registered, "holistic_test"))["sources"]
     tok = Tokenizer(registered / "tokenizer")
     for name, maker in ((t.name, tasks.row_maker(t)) for t in mixture.get_mixture("holistic_test").tasks):
         if maker.kind == "documents":

@@ -5,7 +5,6 @@ A story begins in a copy of the small world (small_world.py). A line runs as it 
 
 import dataclasses
 import json
-import re
 import shutil
 import socket
 import sys
@@ -15,7 +14,8 @@ from pathlib import Path
 import studio_stand_in
 import thirteen
 from made_up import made_up_report
-from small_world import ROOT, STAND_IN
+from my_mixtures import my_anneal, my_mixture
+from small_world import STAND_IN
 
 from tigerjax.align import stand_in
 from tigerjax.command.cli import main
@@ -128,17 +128,6 @@ def config_as(name: str, source: str, how: str = "small") -> Callable[[], None]:
     return lambda: Path(name).write_text(STAND_IN.format(source=source, how=how), encoding="utf-8") and None
 
 
-def my_mixture() -> None:
-    """The mixture of docs/tutorials/mixture.md, of files of the small world."""
-    text = (ROOT / "docs" / "tutorials" / "mixture.md").read_text(encoding="utf-8")
-    source = re.search(r"<!-- file: my_mixture.py -->\n```python\n(.*?)^```", text, re.M | re.S)[1]
-    for theirs, ours in (("runs/mixture/clean", "."), ("runs/mixture/tokenizer", "tok"), ("/corpus_", "/")):
-        assert theirs in source
-        source = source.replace(theirs, ours)
-    Path("my_mixture.py").write_text(source, encoding="utf-8")
-    sys.modules.pop("my_mixture", None)
-
-
 def quickstart_report() -> None:
     """The figures that the quick start leaves behind, in short."""
     Path("runs/quickstart/report.json").write_text(json.dumps(made_up_report(samples=1)), encoding="utf-8")
@@ -158,6 +147,7 @@ TEXTS = [
         before=without("mymodel"),
     ),
     Line("cd mymodel && cat README.md"),
+    Line("tigerjax data plan --input zh.jsonl en.jsonl --workers 8 --json data_plan.json"),
     Line("tigerjax data clean --input zh.jsonl en.jsonl --out runs/clean --on language repetition"),
     Line(
         "tigerjax data dedup exact --input runs/clean/zh.jsonl --out runs/exact --workers 8",
@@ -197,6 +187,13 @@ RUNS = [
         with_={"2048": "64"},
         why="the texts of the small world fill few rows of 2,048 tokens",
         before=my_mixture,
+    ),
+    Line(
+        "tigerjax data stats mine --modules my_mixture --seq-len 2048 --steps 10000 --global-batch-size 64"
+        " --phases 9000=mine_anneal --page shares.html",
+        with_={"2048": "64"},
+        why="as above",
+        before=my_anneal,
     ),
     Line(
         "tigerjax data inspect my_holistic --modules my_mixture --seq-len 2048 --out rows.html",
@@ -340,6 +337,8 @@ ELSEWHERE = {
     "git clone <this repository> && cd tigerjax": "the same",
     "make quickstart": "tests/test_makefile.py; the command behind it is the next line's",
     "tigerjax quickstart --out runs/quickstart --seed 0": "tests/quickstart/test_stages.py (slow) runs it as it stands",
+    "tigerjax data plan --input zh.jsonl en.jsonl --stages clean exact near against-sft cache --sft sft.jsonl"
+    " --tokenizer tok --training plan.json": "a minute; tests/plan/test_data_plan.py has a stage and the training plan",
     "make test": "it would run this test",
     "source .venv/bin/activate": "`make venv` makes that folder; these tests run inside it",
     "python -m venv label-studio-env": LABEL_STUDIO,

@@ -106,7 +106,7 @@ def of_its_own(words: list[str]) -> int:
 def test_examples_about_plans_run(story, here, capfd):
     """In processes of their own: the TPU compiler refuses bfloat16 products at the precision that tests set."""
     small_world.configs(here, "planned")
-    wrong = told(getattr(stories, story), capfd, of_its_own)
+    wrong = told(getattr(plan_stories, story), capfd, of_its_own)
     assert not wrong, "\n".join(wrong)
 
 

@@ -121,9 +121,10 @@ def test_lineage_goes_from_the_first_file_to_the_export_also_when_the_folder_was
     clean = made(home / "clean", "clean", text, counts={"in": 3, "out": 2, "dropped": {"empty": 1}})
     tokenizer = made(home / "tok", "tokenizer_train", clean / "made.jsonl", figures={"vocab_size": 1111})
     made(home / "cache" / "mine.zh", "cache", clean / "made.jsonl", figures={"rows": 44})
-    made(home / "cache" / "mine.en", "cache", clean / "made.jsonl", figures={"rows": 33})
+    made(home / "cache" / "later.en", "cache", clean / "made.jsonl", figures={"rows": 33})
     logged(home / "run", 5)
     config = f"data.cache_dir = '{home / 'cache'}'\ndata.mixture = 'mine'\ndata.tokenizer = '{tokenizer}'\n"
+    config += "data.phases = ('4=later',)\n"
     (home / "run" / "config.txt").write_text(config + "checkpoint.init_from = None\nseed = 0\n")
     made(home / "round" / "train", "align train", home / "run")
     logged(home / "round" / "train" / "run", 7)

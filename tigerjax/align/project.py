@@ -261,5 +261,9 @@ def _train(config: RunConfig, file: Path, place: Path, progress: Progress | None
     from tigerjax.data import mixture
     from tigerjax.train.loop import train_on_mixture
 
+    if config.data.phases:
+        raise ConfigError(
+            f"data.phases={config.data.phases}: a round trains on its mixed set only; leave data.phases out"
+        )
     mixture.sft(config.data.mixture, tokenizer=config.data.tokenizer, examples=mixture.Source(str(file)))
     train_on_mixture(config, run_dir=place, ask=asked(config), progress=progress)

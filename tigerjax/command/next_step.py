@@ -19,6 +19,7 @@ NEXT: Mapping[tuple[str, ...], str] = {
     ("data", "dedup", "against-sft"): "tigerjax data decontaminate --docs {out} --evaluation-sets FILE --out DIR",
     ("data", "decontaminate"): "tigerjax tokenizer sample --input {out} --out DIR",
     ("data", "tfds"): "tigerjax data stats MIXTURE --modules MODULE --seq-len N",
+    ("data", "plan"): "tigerjax data clean --input {input} --out DIR --workers N",
     ("data", "cache"): "tigerjax train CONFIG",
     ("data", "stats"): "tigerjax data inspect {mixture} --modules {modules} --seq-len {seq-len} --out FILE",
     ("data", "inspect"): "tigerjax train CONFIG --data.mixture {mixture}",

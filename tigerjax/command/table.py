@@ -8,6 +8,7 @@ from tigerjax.command import (
     chat,
     checkpoints,
     convert,
+    data_plan,
     doctor,
     evaluate,
     models,
@@ -54,6 +55,7 @@ SECTIONS: dict[str, dict[tuple[str, ...], Command]] = {
         ("data", "dedup", "against-sft"): text.data_dedup_against_sft,
         ("data", "decontaminate"): text.data_decontaminate,
         ("data", "tfds"): text.data_tfds,
+        ("data", "plan"): data_plan.data_plan,
     },
     "2. A tokenizer with Chinese pieces": {
         ("tokenizer", "sample"): tokenizers.tokenizer_sample,

@@ -10,6 +10,7 @@ from tigerjax.command.groups import LOCAL, READ, Read, Where, given, runner
 from tigerjax.command.options import FLAT, ConfigFile, OutFile
 from tigerjax.command.progress import show_progress
 from tigerjax.config import PreferenceConfig, RlConfig
+from tigerjax.config.phases import refuse_late
 from tigerjax.config.ranges import Count, PositiveShare, Range, Seed, Share
 from tigerjax.errors import ConfigError
 from tigerjax.records.ids import Ids
@@ -205,24 +206,49 @@ def data_cache(config: ConfigFile, runner: str = "local", verify: bool = False, 
     show({"wanted": loader.rates, "rows": loader.rows(), "tokens": tokens}, json)
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class StepsOptions:
+    """The steps of a run over which the shares of a mixture are shown."""
+
+    steps: Count | None = None  # Of the run, whose epochs and shares are shown; None shows one epoch only
+    global_batch_size: Count = 1  # Rows in a step
+    phases: tuple[str, ...] = ()  # Other mixtures from later steps on, as in data.phases: 8000=anneal
+    page: Path | None = None  # An HTML page with the shares over the steps
+
+
+# One parameter for each option of the command.
 def data_stats(
     mixture: Annotated[str, "positional"],
     seq_len: Annotated[int, Range(2, 2**24)],
     modules: tuple[str, ...] = ("data_mixtures.quickstart",),
     cache_dir: Path = Path("runs/cache"),
     max_dropped: Share = 0.5,
+    over: Annotated[StepsOptions, FLAT] = StepsOptions(),  # frozen
     json: Path | None = None,
 ) -> None:
     """Shows the token shares of a mixture, wanted and realised, and how full its rows are.
 
-    The realised shares are those of one epoch. Rows that are not cached yet are made first.
+    The realised shares are those of one epoch. With --steps it also shows the shares and epochs of a run, whose mixture
+    may change by --phases, and draws them to --page. Rows that are not cached yet are made first.
 
     Example: tigerjax data stats my_holistic --modules my_mixture --seq-len 2048 --json stats.json
     """
-    from tigerjax.data.mixture import mixture_config, stats
+    from tigerjax.data import moving
+    from tigerjax.data.mixture import figures, mixture_config, open_loader
 
-    data = mixture_config(mixture, modules, cache_dir, seq_len, max_dropped)
-    show(stats(data, batch_rows=1, seed=0, progress=show_progress), json)
+    if over.steps is None and (over.phases or over.page):
+        raise ConfigError("--phases and --page are about the steps of a run; give their number as --steps")
+    if over.steps is not None:
+        refuse_late(over.phases, over.steps, "--steps")
+    data = mixture_config(mixture, modules, cache_dir, seq_len, max_dropped, over.phases)
+    loader = open_loader(data, batch_rows=over.global_batch_size, seed=0, progress=show_progress)
+    shown = figures(loader, seq_len)
+    if over.steps is not None:
+        shown |= {"run": moving.figures(loader, over.steps)}
+    if over.steps is not None and over.page is not None:
+        moving.write_page(loader, mixture, over.steps, over.page)
+        shown |= {"page": str(over.page)}
+    show(shown, json)
 
 
 # One parameter for each option of the command.

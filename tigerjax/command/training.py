@@ -167,10 +167,10 @@ def _check_data(run: RunConfig) -> None:
 
         preference.check(run)
     else:
-        from tigerjax.data.mixture import get_mixture, import_modules
+        from tigerjax.data.mixture import import_modules, tasks_of
 
         import_modules(run.data.modules)
-        get_mixture(run.data.mixture)
+        tasks_of(run.data)
     _check_validation(run, of_mixture=not on_preferences)
 
 

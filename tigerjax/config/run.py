@@ -8,6 +8,7 @@ from typing import Annotated
 from tigerjax.config.model import LATER, ComputeConfig, ModelConfig
 from tigerjax.config.objective import ObjectiveConfig
 from tigerjax.config.optim import OptimConfig
+from tigerjax.config.phases import refuse_late, starts
 from tigerjax.config.ranges import Count, CountOrZero, PositiveFactor, Range, Seed, Share, check
 from tigerjax.config.validation import EvalConfig
 from tigerjax.config.weights import LoraConfig, WeightsConfig
@@ -71,9 +72,13 @@ class DataConfig:
     max_dropped: Share = 0.5
     """The share of a source's records, or of preferences, that may be left out: what is longer than `seq_len`, and what
     has no answer in the loss. More of them stop the run."""
+    phases: tuple[str, ...] = dataclasses.field(default=(), metadata={LATER: True})
+    """Other mixtures from later steps on: STEP=MIXTURE, or STEP-STEP=MIXTURE, where the shares move evenly between the
+    two steps. Steps count the batches that were read. The mixtures have the same tokenizer."""
 
     def __post_init__(self) -> None:
         check(self, "data.")
+        starts(self.phases)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -212,6 +217,7 @@ class RunConfig:
             )
         self._check_length()
         self._check_start()
+        self._check_phases()
         if self.checkpoint.keep_best and self.eval.every_steps is None:
             raise ConfigError(
                 "checkpoint.keep_best needs validations to choose by, and eval.every_steps is None: only the last step"
@@ -224,6 +230,14 @@ class RunConfig:
                 f"optim.schedule.first_step={first}, but a run without checkpoint.branch_from begins at step 0; set"
                 " that, or leave first_step at 0"
             )
+
+    def _check_phases(self) -> None:
+        if self.data.phases and type(self.objective) is not ObjectiveConfig:
+            raise ConfigError(
+                f"data.phases={self.data.phases} are mixtures; objective {type(self.objective).__name__} reads files"
+                " of its own; leave data.phases out"
+            )
+        refuse_late(self.data.phases, self.optim.total_steps, "optim.total_steps")
 
     def _check_length(self) -> None:
         length, shares = self.data.seq_len, self.mesh.sequence

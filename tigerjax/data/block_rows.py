@@ -120,8 +120,10 @@ def rows(
 
     `work` is the path of a new folder that all workers see.
 
-    Raises ConfigError for a source that holds records out, which only one process can.
+    Raises ConfigError for a source that holds records out or reads weights, which only one process can.
     """
+    if maker.passes:
+        raise ConfigError("the source has passes, which only local makes; make its rows with --runner local")
     if maker.split.share:  # by ids, which are whole only where all files are read in order
         raise ConfigError("the source holds records out, which only local does; make its rows with --runner local")
     work.mkdir()

@@ -57,7 +57,7 @@ def cache(tasks: Iterable[Any], how: Caching) -> dict[str, Path]:
     What was dropped or changed is said on standard error. A task is skipped where neither its files nor its settings
     have changed, nor the code of a task of the user's own. The `figures` of a folder's manifest.json are those of
     `row_files.write`, and seq_len, tokenizer_sha256, records, characters, left_over (tokens that filled no row),
-    overlong and weightless (examples that were dropped).
+    overlong and weightless (examples that were dropped), and of a source with `passes` the rows of each.
     """
     Runner(how.runner)  # refused here where it cannot work
     waiting, in_use = deque(tasks), 0  # as many at the end of `waiting` are made by other processes
@@ -151,11 +151,13 @@ def _make(task: Any, how: Caching) -> dict[str, Any]:
             shown = _counted(rows, progress(task.name, "rows")) if progress is not None else rows
             written = row_files.write(run.tmp, shown)
             counts = dict(maker.counts) if maker else {}
-            if not written["rows"]:
+            passes = list(maker.pass_rows) if maker else []
+            if not written["rows"] or not all(passes):
                 raise dropped.empty(f"source {task.name}", counts, inputs, how.seq_len)
             run.figures = {
                 **counts,
                 **written,
+                **({"passes": passes} if passes else {}),
                 "left_over": counts.get("tokens", written["tokens"]) - written["tokens"],
                 "seq_len": how.seq_len,
                 "tokenizer_sha256": sha,

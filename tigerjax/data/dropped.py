@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from tigerjax import records
+from tigerjax.data import weighted
 from tigerjax.errors import DataError
 
 
@@ -39,6 +40,14 @@ def tell(source: str, figures: Mapping[str, Any], max_dropped: float) -> None:
         records.note(f"source {source}: {cut} of {total} examples are longer than seq_len={seq_len} and were cut to it")
     if "held_out" in figures:
         records.note(f"source {source}: {figures['held_out']} of {total + figures['held_out']} records are held out")
+    if unread := figures.get(weighted.UNREAD):
+        records.note(f"source {source}: {unread} documents have a weight, which is not read; Source(passes=…) reads it")
+    if weighted.LEFT_OUT in figures:
+        left_out, more = figures[weighted.LEFT_OUT], figures.get(weighted.REPEATED, 0)
+        records.note(
+            f"source {source}: by their weights, {left_out} documents are left out and {more} copies are added, over"
+            f" {len(figures['passes'])} passes"
+        )
     if not lost:
         return
     line = (

@@ -131,7 +131,7 @@ def _given(data: DataConfig, given: EvalConfig) -> dict[str, _Given]:
 def _of_mixture(data: DataConfig, given: EvalConfig) -> dict[str, _Given]:
     found, taken = {}, given.named("sets").keys() | given.named("questions").keys()
     mixture.import_modules(data.modules)
-    for task in mixture.get_mixture(data.mixture).tasks:
+    for task in mixture.tasks_of(data):
         split = row_maker(task)
         if split is None or not split.split.share:
             continue

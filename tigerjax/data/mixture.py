@@ -16,7 +16,9 @@ stands in a module that the config's `data.modules` names. Files and tokenizer f
 made, not at import. To register a name again replaces its mixture.
 """
 
+import functools
 import importlib
+import re
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -25,9 +27,12 @@ from typing import Any
 import numpy as np
 
 from tigerjax.config import DataConfig
+from tigerjax.config.phases import starts
 from tigerjax.data import caching
 from tigerjax.data.caching import Caching
-from tigerjax.data.loader import Loader, check_epochs, schedule
+from tigerjax.data.loader import Loader, check_epochs
+from tigerjax.data.proportions import Proportions, measure
+from tigerjax.data.schedule import Phase, needed, order
 from tigerjax.data.tasks import (
     Source,
     add_documents_task,
@@ -44,27 +49,36 @@ from tigerjax.tokenizer.chat import Overlong
 
 HOLISTIC_RANGE = (0.05, 0.10)  # what TigerBot used; other fractions give a warning
 ALLOWED_RANGE = (0.0, 0.2)
+MOST_TEMPERATURE = 1000.0
 
 
 def sample_fn(datasets: list[Any], rates: list[float], seed: int | None) -> Any:
     """Mixes datasets for SeqIO by the loader's schedule. Nothing is drawn, so the seed changes nothing."""
-    tf, _ = start()
+    names = [f"{i:06}" for i in range(len(datasets))]  # sorted as the datasets are, which SeqIO sorts by their tasks
+    return _mixed(names, [Phase(dict(zip(names, rates, strict=True)))], datasets)
+
+
+def _mixed(names: Sequence[str], phases: Sequence[Phase], datasets: list[Any], *_: Any) -> Any:
+    """The datasets of sources, mixed in the order of the phases. A function of these is a `sample_fn`."""
+    tf, _seqio = start()
+    place = {name: np.int64(i) for i, name in enumerate(names)}
 
     choice = tf.data.Dataset.from_generator(
-        lambda: (np.int64(i) for i in schedule(rates)), output_signature=tf.TensorSpec([], tf.int64)
+        lambda: map(place.__getitem__, order(phases)), output_signature=tf.TensorSpec([], tf.int64)
     )
     return tf.data.Dataset.choose_from_datasets(datasets, choice, stop_on_empty_dataset=True)
 
 
-def add_mixture(name: str, rates: Mapping[str, float]) -> None:
+def add_mixture(name: str, rates: Mapping[str, float | Proportions]) -> None:
     """Registers a mixture of registered tasks; `rates` are token shares, on any scale.
 
     Raises ConfigError where none is above 0."""
     _, seqio = start()
 
-    if not rates or min(rates.values()) < 0 or sum(rates.values()) <= 0:
+    fixed = [1.0 if isinstance(rate, Proportions) else rate for rate in rates.values()]
+    if not rates or min(fixed) < 0 or sum(fixed) <= 0:
         raise ConfigError(f"mixture {name}: rates {dict(rates)} must not be negative, and must not all be 0")
-    tasks = [(task, rate) for task, rate in rates.items() if rate > 0]
+    tasks = [(task, rate) for task, rate in rates.items() if isinstance(rate, Proportions) or rate > 0]
     seqio.MixtureRegistry.remove(name)
     seqio.MixtureRegistry.add(name, tasks, sample_fn=sample_fn)
 
@@ -74,12 +88,26 @@ def sft(name: str, *, tokenizer: str | Path, examples: Source, overlong: Overlon
     add_mixture(name, {add_sft_task(f"{name}.sft", examples, tokenizer=tokenizer, overlong=overlong): 1.0})
 
 
-def pretraining(name: str, *, tokenizer: str | Path, sources: Mapping[str, Source]) -> None:
-    """Registers a mixture of documents without instructions; the weights of the sources are their token shares."""
-    add_mixture(
-        name,
-        {add_documents_task(f"{name}.{key}", s, tokenizer=tokenizer): s.weight for key, s in sources.items()},
-    )
+def pretraining(
+    name: str, *, tokenizer: str | Path, sources: Mapping[str, Source], temperature: float | None = None
+) -> None:
+    """Registers a mixture of documents without instructions; the weights of the sources are their token shares, which
+    `temperature` makes follow their sizes, as in `holistic`."""
+    weights = {add_documents_task(f"{name}.{key}", s, tokenizer=tokenizer): s.weight for key, s in sources.items()}
+    add_mixture(name, weights if temperature is None else _divided(name, 1.0, weights, temperature))
+
+
+def _divided(
+    name: str, share: float, weights: Mapping[str, float], temperature: float | None
+) -> dict[str, float | Proportions]:
+    """The rates of sources that divide a share."""
+    if temperature is not None and not 1 <= temperature <= MOST_TEMPERATURE:
+        raise ConfigError(f"mixture {name}: temperature={temperature} must be in [1, {MOST_TEMPERATURE:g}], or None")
+    total = sum(weights.values())
+    if temperature is None or not share or not total:
+        return {task: share * weight / total if total else 0.0 for task, weight in weights.items()}
+    by_size = Proportions(name, share, {task: weight for task, weight in weights.items() if weight}, temperature)
+    return {task: by_size if weight else 0.0 for task, weight in weights.items()}
 
 
 def holistic(
@@ -91,11 +119,13 @@ def holistic(
     instruct: Source,
     instruct_fraction: float,
     zh_share: float = 0.5,
+    temperature: float | None = None,
 ) -> None:
     """Registers the holistic recipe: documents in two languages, and instruction data among them.
 
     Instructions get the share f, zh and en divide 1 - f, and the sources of a language divide its share by weight.
     With f = 0.1 and one source per language: {name.instruct: 0.1, name.zh.X: 0.45, name.en.Y: 0.45}. Code is English.
+    With `temperature` they divide it by weight x tokens ^ (1 / temperature) (`proportions`).
 
     Raises ConfigError for a share outside of its range, and for a language with a share but no source.
     """
@@ -109,7 +139,8 @@ def holistic(
         )
     if not 0 <= zh_share <= 1:
         raise ConfigError(f"mixture {name}: zh_share={zh_share} must be in [0, 1]")
-    rates = {add_instruct_task(f"{name}.instruct", instruct, tokenizer=tokenizer): instruct_fraction}
+    rates: dict[str, float | Proportions] = {}
+    rates[add_instruct_task(f"{name}.instruct", instruct, tokenizer=tokenizer)] = instruct_fraction
     for lang, sources, share in (("zh", zh, zh_share), ("en", en, 1 - zh_share)):
         total = sum(s.weight for s in sources.values())
         if share and total <= 0:
@@ -117,9 +148,11 @@ def holistic(
                 f"mixture {name}: {lang} has share {share} but no source with a weight above 0;"
                 " give it one, or the share 0"
             )
-        for key, source in sources.items():
-            task = add_documents_task(f"{name}.{lang}.{key}", source, tokenizer=tokenizer)
-            rates[task] = (1 - instruct_fraction) * share * source.weight / total if total else 0.0
+        weights = {
+            add_documents_task(f"{name}.{lang}.{key}", source, tokenizer=tokenizer): source.weight
+            for key, source in sources.items()
+        }
+        rates |= _divided(name, (1 - instruct_fraction) * share, weights, temperature)
     add_mixture(name, rates)
 
 
@@ -132,6 +165,43 @@ def get_mixture(name: str) -> Any:
         near = near_miss(name, there) or f"; there are {', '.join(there) or 'none'}"
         raise ConfigError(f"mixture {name!r} is not registered; data.modules must name its module{near}")
     return seqio.MixtureRegistry.get(name)
+
+
+def tasks_of(data: DataConfig) -> list[Any]:
+    """The SeqIO tasks that a config's mixture and the mixtures of its later phases read, by their names.
+
+    Raises ConfigError for a mixture that is not registered.
+    """
+    mixtures = [data.mixture, *(one.mixture for one in starts(data.phases))]
+    tasks = {task.name: task for name in mixtures for task in get_mixture(name).tasks}
+    return [tasks[name] for name in sorted(tasks)]
+
+
+def phases_of(data: DataConfig, batch_rows: int) -> list[Phase]:
+    """What the loader of a config follows: the shares of its mixture, and of those of later phases."""
+
+    def rates(name: str) -> dict[str, float]:
+        mixture = get_mixture(name)
+        return {task.name: float(mixture.get_rate(task)) for task in mixture.tasks}
+
+    phases = [Phase(rates(data.mixture))]
+    for one in starts(data.phases):
+        first, ramp = one.first * batch_rows, (one.whole - one.first) * batch_rows
+        phases.append(Phase(rates(one.mixture), first, ramp, phases[-1].rates if ramp else {}))
+    return phases
+
+
+def add_moving(data: DataConfig, batch_rows: int) -> Any:
+    """Registers the mixture of a config with phases in SeqIO, and returns it: MIXTURE.STEP.MIXTURE…, such as
+    mine.8000.anneal. What its `get_dataset` yields is in the order of the loader."""
+    _, seqio = start()
+
+    phases, tasks = phases_of(data, batch_rows), tasks_of(data)
+    name = re.sub(r"[=-]", ".", ".".join([data.mixture, *data.phases]))
+    first = {task.name: phases[0].rates.get(task.name, 0.0) for task in tasks}
+    mix = functools.partial(_mixed, [task.name for task in tasks], phases)
+    seqio.MixtureRegistry.remove(name)
+    return seqio.MixtureRegistry.add(name, list(first.items()), sample_fn=mix)
 
 
 def cache(mixture: str, how: Caching) -> dict[str, Path]:
@@ -155,7 +225,12 @@ def import_modules(modules: Sequence[str]) -> None:
 
 
 def mixture_config(
-    mixture: str, modules: Sequence[str], cache_dir: str | Path, seq_len: int, max_dropped: float
+    mixture: str,
+    modules: Sequence[str],
+    cache_dir: str | Path,
+    seq_len: int,
+    max_dropped: float,
+    phases: tuple[str, ...] = (),
 ) -> DataConfig:
     """A data config for a registered mixture; its tokenizer is the one that the mixture's sources name.
 
@@ -172,6 +247,7 @@ def mixture_config(
         cache_dir=str(cache_dir),
         seq_len=seq_len,
         max_dropped=max_dropped,
+        phases=phases,
     )
 
 
@@ -195,10 +271,10 @@ def open_loader(
     from tigerjax.tokenizer.load import Tokenizer
 
     import_modules(data.modules)
-    mixture = get_mixture(data.mixture)
+    tasks = tasks_of(data)
     tokenizer = Tokenizer(data.tokenizer)
     sha = tokenizer.sha256
-    folders = {task.name: paths.of(data.cache_dir) / task.name for task in mixture.tasks}
+    folders = {task.name: paths.of(data.cache_dir) / task.name for task in tasks}
     for name, folder in folders.items():
         made = manifest.read(folder)
         if made is not None and (old := made.get("figures", {}).get("tokenizer_sha256")) not in (None, sha):
@@ -216,31 +292,35 @@ def open_loader(
         verify=verify,
         progress=progress,
     )
-    caching.by_hosts(mixture.tasks, how)
-    limits = {task.name: maker.max_epochs for task in mixture.tasks if (maker := row_maker(task)) is not None}
-    rates = {task.name: float(mixture.get_rate(task)) for task in mixture.tasks}
-    loader = Loader(folders, rates, batch_rows, data.seq_len, seed, mine=mine, max_epochs=limits)
+    caching.by_hosts(tasks, how)
+    limits = {task.name: maker.max_epochs for task in tasks if (maker := row_maker(task)) is not None}
+    measure({name: _tokens_of_an_epoch(folder) for name, folder in folders.items()})
+    phases = phases_of(data, batch_rows)
+    loader = Loader(folders, phases, batch_rows, data.seq_len, seed, mine=mine, max_epochs=limits)
     loader.vocab_size = tokenizer.size
     if total_rows is not None:
-        check_epochs({s.name: (loader.rates[s.name], s.rows, limits.get(s.name)) for s in loader.sources}, total_rows)
+        rows = needed(phases, total_rows)
+        check_epochs(
+            {s.name: (rows.get(s.name, 0.0), s.epoch_rows, limits.get(s.name)) for s in loader.sources}, total_rows
+        )
     return loader
 
 
-def stats(data: DataConfig, *, batch_rows: int, seed: int, progress: Progress | None = None) -> dict[str, Any]:
-    """The figures of a mixture: wanted and realised token shares, fill, rows, tokens, and the same of each source.
-
-    The realised shares are those of the rows up to where the first source has been read once.
-    """
-    return figures(open_loader(data, batch_rows=batch_rows, seed=seed, progress=progress), data.seq_len)
+def _tokens_of_an_epoch(folder: Path) -> int:
+    made = (manifest.read(folder) or {})["figures"]
+    return round(made["tokens"] / len(made.get("passes") or [1]))
 
 
 def figures(loader: Loader, seq_len: int) -> dict[str, Any]:
-    """The figures of `stats` for a mixture that is open."""
+    """The figures of a mixture: wanted and realised token shares, fill, rows, tokens, and the same of each source.
+
+    The realised shares are those of the rows up to where the first source has been read once. Of a mixture that moves
+    they are those of its first phase.
+    """
     counts = dict.fromkeys(loader.names, 0)
-    available = loader.rows()
-    for chosen in schedule([loader.rates[name] for name in loader.names]):
-        name = loader.names[chosen]
-        if counts[name] == available[name]:
+    available, epochs = loader.rows(), {source.name: source.epoch_rows for source in loader.sources}
+    for name in order(loader.phases[:1]):
+        if counts[name] >= epochs[name]:
             break
         counts[name] += 1
     per_row = {s.name: s.figures["tokens"] / s.rows for s in loader.sources}

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import numpy as np
 
 from tigerjax import records
-from tigerjax.config.ranges import Factor, PositiveFactor, RecordMb, check
-from tigerjax.data import rows
+from tigerjax.config.ranges import Factor, PositiveFactor, Range, RecordMb, check
+from tigerjax.data import rows, weighted
 from tigerjax.data.split import NOTHING, SHARES, Split
 from tigerjax.errors import ConfigError, DataError, again
 from tigerjax.files import manifest, paths
@@ -44,6 +44,9 @@ class Source:
     """A record of more megabytes is an error."""
     held_out: Annotated[float, SHARES] = 0.0
     """The share of the records that is not trained on: a held-out set with the name of the task, for validation."""
+    passes: Annotated[int, Range(1, 64)] | None = None
+    """Reads the field `weight` of documents, which says how often each is read in an epoch (`data.weighted`). Rows are
+    made for so many epochs, each with its own choice; later ones begin with the first again. None: it is not read."""
     clusters: str | Path | tuple[str | Path, ...] = ()
     """Near duplicates that are held out together: folders of `tigerjax data dedup near`, or their clusters.jsonl."""
 
@@ -86,6 +89,10 @@ class RowMaker:
 
     reading: records.Reading = records.READING
     split: Split = NOTHING
+    passes: int | None = None
+    """For "documents": that of the Source. The rows of a pass follow those of the pass before."""
+    pass_rows: list[int] = dataclasses.field(default_factory=list, compare=False)
+    """The rows of each pass, of what was made last."""
 
     sequence_length: Mapping[str, int] | None = None
     """{"tokens": L}. SeqIO sets a field of this name before it calls a preprocessor."""
@@ -93,6 +100,7 @@ class RowMaker:
     def settings(self) -> dict[str, Any]:
         """What of its settings changes the rows of the same files, for the config of their stage."""
         own: dict[str, Any] = {} if self.overlong == "drop" else {"overlong": self.overlong}
+        own |= {"passes": self.passes} if self.passes else {}
         return own | ({"held_out": self.split.share} if self.split.share else {})
 
     def of_kind(self, kind: Kind) -> "RowMaker":
@@ -104,7 +112,19 @@ class RowMaker:
         return records.Inputs(self.patterns, reading=self.reading)
 
     def read(self, *, held_out: bool = False) -> Iterator[records.Record]:
-        """The validated records of the files that are trained on, or those that are held out."""
+        """The validated records of the files that are trained on, or those that are held out.
+
+        With `passes`, those of each pass, one after the other, as often as their weights say.
+        """
+        if held_out or not self.passes:
+            yield from self._read(held_out)
+            return
+        of_weights: dict[str, int] = {}
+        for number in range(self.passes):
+            yield from weighted.chosen(self._read(False), number, self.passes, of_weights)
+        self.counts.update(of_weights)
+
+    def _read(self, held_out: bool) -> Iterator[records.Record]:
         with paths.bucket_errors():  # of an error, TensorFlow passes on only the text
             own: dict[str, int] = {}
             read = records.documents if self.kind == "documents" else records.sft_examples
@@ -125,7 +145,15 @@ class RowMaker:
 
         tok = Tokenizer(Path(self.tokenizer))
         self.counts.clear()
-        yield from self.rows(self.encode(given, length, tok), length, tok)
+        self.pass_rows.clear()
+        if not self.passes:
+            yield from self.rows(self.encode(given, length, tok), length, tok)
+            return
+        self.pass_rows.extend([0] * self.passes)
+        for number, of_pass in itertools.groupby(given, key=lambda record: int(record[weighted.PASS])):
+            for row in self.rows(self.encode(of_pass, length, tok), length, tok):
+                self.pass_rows[number] += 1
+                yield row
 
     def encode(self, given: Iterable[records.Record], length: int, tok: "Tokenizer") -> Iterator[Encoded]:
         """(ids, loss weights) of each record. A document has no eos yet, and () for weights, as every token counts."""
@@ -138,6 +166,8 @@ class RowMaker:
             if self.kind == "plain":
                 before, group = len(group), [example for example in group if _has_weight(example)]
                 self._count("weightless", before - len(group))
+            elif not self.passes and (unread := sum("weight" in document for document in group)):
+                self._count(weighted.UNREAD, unread)
             texts = list(map(records.text_of, group))
             self._count("characters", sum(map(len, texts)))
             yield from (([*tok.opening, *ids], ()) for ids in tok.encode_batch(texts))
@@ -266,7 +296,12 @@ def add_sft_task(name: str, source: Source, *, tokenizer: str | Path, overlong: 
 
 def _maker(kind: Kind, source: Source, tokenizer: str | Path) -> RowMaker:
     files, reading, split = source.patterns(), source.reading(), source.split()
-    return RowMaker(kind, files, str(tokenizer), source.max_epochs, reading=reading, split=split)
+    if source.passes and kind != "documents":
+        raise ConfigError(
+            f"Source passes={source.passes} reads the weights of documents, and {list(files)} are examples; leave it"
+            " out: the weight of an example scales its loss"
+        )
+    return RowMaker(kind, files, str(tokenizer), source.max_epochs, reading=reading, split=split, passes=source.passes)
 
 
 def row_maker(task: Any) -> RowMaker | None:

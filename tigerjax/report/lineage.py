@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tigerjax.checkpoint.meta import META, read
+from tigerjax.config.phases import starts
 from tigerjax.files import log, manifest, paths
 from tigerjax.pages.graph import GraphNode, graph
 from tigerjax.pages.numbers import number
@@ -43,7 +44,12 @@ def collect(folder: Path) -> list[dict[str, Any]]:
 def _mixtures(places: Iterable[Path]) -> tuple[str, ...]:
     """The first parts of the names of the row caches that the runs in `places` were trained on."""
     configs = [_config(place) for place in places]
-    return tuple(f"{c['data.mixture']}." for c in configs if "data.mixture" in c)
+    return tuple(f"{name}." for config in configs if "data.mixture" in config for name in _names(config))
+
+
+def _names(config: Mapping[str, Any]) -> list[str]:
+    """The mixtures of a run: that of its begin, and those of its later phases."""
+    return [config["data.mixture"], *(phase.mixture for phase in starts(config.get("data.phases", ())))]
 
 
 def _add(path: Path, folder: Path, nodes: dict[str, dict[str, Any]], depth: int) -> str:
@@ -89,7 +95,8 @@ def _of_config(config: Mapping[str, Any], folder: Path, nodes: dict[str, dict[st
     if config.get("checkpoint.init_from"):
         keys.append(_add(_there(config["checkpoint.init_from"], folder), folder, nodes, depth + 1))
     cache, mixture = _there(config["data.cache_dir"], folder), config["data.mixture"]
-    there = [cache / name for name in paths.names(cache) if name.startswith(f"{mixture}.")]
+    begins = tuple(f"{name}." for name in _names(config))
+    there = [cache / name for name in paths.names(cache) if name.startswith(begins)]
     sources = [m for place in there if (m := manifest.read(place)) is not None]
     if sources:
         key = f"{cache}/{mixture}"

@@ -1,0 +1,105 @@
+"""Documents of a weight: how often each is read, the same whatever stands beside it, and what a user is told."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from tigerjax.config import DataConfig
+from tigerjax.data import mixture, weighted
+from tigerjax.data.caching import Caching
+from tigerjax.errors import ConfigError, DataError
+from tigerjax.files import jsonl, manifest
+from tigerjax.tokenizer.load import Tokenizer
+
+L = 32
+
+
+def test_over_all_passes_a_document_stands_as_often_as_its_weight_says():
+    for weight, passes in itertools.product((0.0, 0.1, 0.25, 0.5, 1.0, 1.7, 3.0), (1, 2, 4, 10)):
+        for name in map(str, range(50)):
+            given = [weighted.times(name, weight, number, passes) for number in range(passes)]
+            assert set(given) <= {int(weight), int(weight) + 1} and abs(sum(given) - weight * passes) < 1
+    taken = [weighted.times(str(i), 0.3, 0, 1) for i in range(10_000)]
+    assert abs(np.mean(taken) - 0.3) < 0.02  # 4 standard deviations of 10,000 draws
+    assert {weighted.times("a", 0.5, number, 2) for number in (0, 1)} == {0, 1}
+
+
+@pytest.mark.parametrize("weight", [-0.1, "2", 101, float("inf"), True])
+def test_a_weight_that_is_none_is_refused(weight):
+    with pytest.raises(DataError, match=r"document 'a': weight .* must be a number from 0 to 100"):
+        weighted.weight_of({"id": "a", "weight": weight})
+
+
+WEIGHTS = {"none": 0.0, "half": 0.5, "one": 1.0, "twice": 2.0}
+
+
+@pytest.fixture(scope="module")
+def source(work, tmp_path_factory):
+    """A file of 40 documents of each weight; a document begins with the name of its weight and its number."""
+    folder = tmp_path_factory.mktemp("weighted")
+    made = (
+        {"id": f"{name}{i}", "text": f"{name} {i:03} tiger walks", "weight": weight}
+        for i in range(40)
+        for name, weight in WEIGHTS.items()
+    )
+    jsonl.write_jsonl(folder / "x.jsonl", made)
+    return folder / "x.jsonl", work / "tokenizer", folder / "rows"
+
+
+def rows_of(name, source, **more):
+    path, tokenizer, rows = source
+    mixture.pretraining(name, tokenizer=tokenizer, sources={"x": mixture.Source(path, **more)})
+    data = DataConfig(mixture=name, modules=(), tokenizer=str(tokenizer), cache_dir=str(rows), seq_len=L)
+    return mixture.open_loader(data, batch_rows=1, seed=0)
+
+
+def texts(tok, rows_B3T):
+    text = tok.decode(rows_B3T[:, 0].ravel().tolist())
+    return {name: text.count(f"{name} ") for name in WEIGHTS}
+
+
+def test_each_epoch_has_its_own_choice_and_all_of_them_the_weights(source, capsys):
+    loader = rows_of("weighted_2", source, passes=2)
+    said = capsys.readouterr().err
+    assert "by their weights, 120 documents are left out and 80 copies are added, over 2 passes" in said
+    (cached,) = loader.sources
+    passes = cached.figures["passes"]
+    assert len(passes) == 2 and sum(passes) == cached.rows and cached.epoch_rows == cached.rows / 2
+    tok = Tokenizer(source[1])
+    first, second = (texts(tok, cached.read(range(*span))) for span in ((0, passes[0]), (passes[0], cached.rows)))
+    for found in (first, second):
+        assert found["none"] == 0 and 0 < found["half"] < 40
+        assert 38 <= found["one"] <= 40 and 77 <= found["twice"] <= 80  # less what filled no row
+    assert 38 <= first["half"] + second["half"] <= 40
+    epochs = [[cached.index(at, 0) for at in range(start, start + count)] for start, count in (
+        (0, passes[0]), (passes[0], passes[1]), (cached.rows, passes[0]))]  # fmt: skip
+    assert sorted(epochs[0]) == sorted(epochs[2]) == list(range(passes[0])) and epochs[0] != epochs[2]
+    assert sorted(epochs[1]) == list(range(passes[0], cached.rows))
+
+
+def test_without_passes_weights_are_not_read_and_a_line_says_so(source, capsys):
+    loader = rows_of("weighted_0", source)
+    assert "160 documents have a weight, which is not read; Source(passes=…) reads it" in capsys.readouterr().err
+    assert "passes" not in loader.sources[0].figures and loader.sources[0].epoch_rows == loader.sources[0].rows
+
+
+def test_passes_are_of_documents_and_are_made_by_one_process(source, tmp_path):
+    path, tokenizer, _ = source
+    with pytest.raises(ConfigError, match="reads the weights of documents"):
+        mixture.sft("weighted_sft", tokenizer=tokenizer, examples=mixture.Source(path, passes=2))
+    mixture.pretraining("weighted_far", tokenizer=tokenizer, sources={"x": mixture.Source(path, passes=2)})
+    how = Caching(tokenizer=tokenizer, cache_dir=tmp_path, seq_len=L, runner="DirectRunner")
+    with pytest.raises(ConfigError, match="the source has passes, which only local makes"):
+        mixture.cache("weighted_far", how)
+
+
+def test_passes_that_are_not_all_rows_of_a_folder_are_refused(source):
+    (cached,) = rows_of("weighted_2", source, passes=2).sources
+    made = manifest.read(cached.folder)
+    made["figures"]["passes"][0] += 1
+    before = (cached.folder / manifest.FILE).read_bytes()
+    manifest.write_json(cached.folder / manifest.FILE, made)
+    with pytest.raises(DataError, match=r"passes of \[.*\] rows are not its"):
+        type(cached)("x", cached.folder, L)
+    (cached.folder / manifest.FILE).write_bytes(before)
