@@ -27,7 +27,8 @@ def registered(work, tmp_path, monkeypatch):
     monkeypatch.setattr(block, "SCAN_BYTES", 2_000)
     texts = list(records.documents(work / "pretrain" / "corpus_zh.jsonl"))
     jsonl.write_jsonl(tmp_path / "a.jsonl", texts[:40])
-    jsonl.write_jsonl(tmp_path / "b.jsonl.zst", texts[40:80])
+    weighed = [text | {"weight": (0.3, 0.6, 1, 2.5)[n % 4]} for n, text in enumerate(texts[40:80])]
+    jsonl.write_jsonl(tmp_path / "b.jsonl.zst", weighed)
     english = list(records.documents(work / "pretrain" / "corpus_en.jsonl"))
     jsonl.write_jsonl(tmp_path / "en.jsonl", english[:60])
     mixture.holistic(

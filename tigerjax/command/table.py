@@ -51,6 +51,7 @@ SECTIONS: dict[str, dict[tuple[str, ...], Command]] = {
         ("data", "clean"): text.data_clean,
         ("data", "dedup", "exact"): text.data_dedup_exact,
         ("data", "dedup", "near"): text.data_dedup_near,
+        ("data", "dedup", "soft"): text.data_dedup_soft,
         ("data", "dedup", "against-sft"): text.data_dedup_against_sft,
         ("data", "decontaminate"): text.data_decontaminate,
         ("data", "tfds"): text.data_tfds,

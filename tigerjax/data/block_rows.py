@@ -59,10 +59,17 @@ def encoded(maker: RowMaker, length: int, tok: Tokenizer, group: Mapping[str, An
         "ids": np.array([i for ids, _ in made for i in ids], np.int32),
         "weights": np.array([w for _, weights in made for w in weights], np.float32),
         "sizes": np.array([len(ids) for ids, _ in made], np.int64),
-        "met": manifest.canonical([[g["where"], *g["id"]] for g in given]),
+        "met": manifest.canonical([[g["where"], *g["id"], _weighed(maker, g["record"])] for g in given]),
         "counts": manifest.canonical(maker.counts | json.loads(group["changed"])),
         "error": group["error"],
     }
+
+
+def _weighed(maker: RowMaker, record: records.Record) -> list[Any] | None:
+    """[weight, characters] of a document that has a weight."""
+    if maker.kind != "documents" or "weight" not in record:
+        return None
+    return [record["weight"], len(record["text"])]
 
 
 def save(work: Path, shard: int, made: Sequence[Mapping[str, Any]]) -> None:
@@ -93,19 +100,26 @@ def _read(maker: RowMaker, shards: int, work: Path) -> Iterator[Encoded]:
     for shard in range(shards):
         if not (work / f"shard-{shard}.npz").is_file():
             continue  # a block without a record
+        often: list[int] = []
         for met, counts, error in json.loads((work / f"shard-{shard}.json").read_text(encoding="utf-8")):
-            for where, identity, made in met:
-                seen.take(where, records.Identity(identity, made))
             for what, more in counts.items():
                 maker.counts[what] = maker.counts.get(what, 0) + more
+            for where, given, made, weighed in met:
+                identity = seen.take(where, records.Identity(given, made))
+                often.append(maker.times(identity, {"weight": weighed[0]}) if weighed else 1)
+                if often[-1] != 1:  # the worker counted it once
+                    maker.counts["records"] += often[-1] - 1
+                    maker.counts["characters"] += (often[-1] - 1) * weighed[1]
             if error:
                 kind, _, message = error.partition(": ")
                 raise again(kind, message)
         with np.load(work / f"shard-{shard}.npz", allow_pickle=False) as file:
             ids, weights, sizes = file["ids"], file["weights"].astype(float), file["sizes"]
         ends = np.cumsum(sizes)
-        for start_at, end in zip((ends - sizes).tolist(), ends.tolist(), strict=True):
-            yield ids[start_at:end].tolist(), weights[start_at:end].tolist() if maker.kind == "sft" else ()
+        often = often if len(often) == len(sizes) else [1] * len(sizes)  # "plain" leaves records out
+        for start_at, end, copies in zip((ends - sizes).tolist(), ends.tolist(), often, strict=True):
+            one = ids[start_at:end].tolist(), weights[start_at:end].tolist() if maker.kind == "sft" else ()
+            yield from [one] * copies
     maker.counts.update(seen.counts)
 
 

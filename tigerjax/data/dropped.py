@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from tigerjax import records
+from tigerjax.data.weights import NOT_TAKEN, TAKEN_AGAIN
 from tigerjax.errors import DataError
 
 
@@ -39,6 +40,11 @@ def tell(source: str, figures: Mapping[str, Any], max_dropped: float) -> None:
         records.note(f"source {source}: {cut} of {total} examples are longer than seq_len={seq_len} and were cut to it")
     if "held_out" in figures:
         records.note(f"source {source}: {figures['held_out']} of {total + figures['held_out']} records are held out")
+    if NOT_TAKEN in figures or TAKEN_AGAIN in figures:
+        records.note(
+            f"source {source}: by the weights of its documents {figures.get(NOT_TAKEN, 0)} are in no row, and there are"
+            f" {figures.get(TAKEN_AGAIN, 0)} copies of others"
+        )
     if not lost:
         return
     line = (

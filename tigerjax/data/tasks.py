@@ -15,6 +15,7 @@ from tigerjax import records
 from tigerjax.config.ranges import Factor, PositiveFactor, RecordMb, check
 from tigerjax.data import rows
 from tigerjax.data.split import NOTHING, SHARES, Split
+from tigerjax.data.weights import NOT_TAKEN, TAKEN_AGAIN, times
 from tigerjax.errors import ConfigError, DataError, again
 from tigerjax.files import manifest, paths
 from tigerjax.records.tf import start
@@ -125,7 +126,22 @@ class RowMaker:
 
         tok = Tokenizer(Path(self.tokenizer))
         self.counts.clear()
-        yield from self.rows(self.encode(given, length, tok), length, tok)
+        yield from self.rows(self.encode(self.taken(given), length, tok), length, tok)
+
+    def taken(self, given: Iterable[records.Record]) -> Iterator[records.Record]:
+        """The records as often as their rows hold them (`weights.times`); other records than documents once."""
+        for record in given:
+            for _ in range(self.times(record["id"], record)):
+                yield record
+
+    def times(self, identity: str, record: records.Record) -> int:
+        """How often a record is in the rows; counts what is not there once."""
+        if self.kind != "documents" or "weight" not in record:
+            return 1
+        count = times(identity, records.checked_weight(record["weight"], f"document {identity!r}"))
+        if count != 1:
+            self._count(*((TAKEN_AGAIN, count - 1) if count else (NOT_TAKEN, 1)))
+        return count
 
     def encode(self, given: Iterable[records.Record], length: int, tok: "Tokenizer") -> Iterator[Encoded]:
         """(ids, loss weights) of each record. A document has no eos yet, and () for weights, as every token counts."""

@@ -194,3 +194,16 @@ def windows(pieces: Pieces, n: int) -> tuple[np.ndarray, np.ndarray]:
     hashes = gram_hashes(pieces.values, n)
     offset = pieces.starts[:-1] - np.concatenate([[0], np.cumsum(sizes)[:-1]]) if len(sizes) else np.zeros(0, np.int64)
     return hashes[np.arange(len(texts)) + offset[texts]], texts
+
+
+def shingles(texts: Sequence[str], characters: int, words: int) -> tuple[np.ndarray, np.ndarray]:
+    """(hashes, owners): every gram of so many CJK characters, or words, of a batch, and the index of its text.
+
+    They stand in the order of the texts."""
+    batch = keys(texts)
+    cjk = batch.cjk()
+    by_character = windows(cut(batch.only(cjk), "characters"), characters)
+    by_word = windows(cut(batch.only(~cjk), "words"), words)
+    hashes, owners = (np.concatenate(pair) for pair in zip(by_character, by_word, strict=True))
+    order = np.argsort(owners, kind="stable")
+    return hashes[order], owners[order]
