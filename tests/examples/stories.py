@@ -165,7 +165,6 @@ TEXTS = [
         why="eight processes would only start, on so small a file",
     ),
     Line("tigerjax data dedup near --input runs/clean/zh.jsonl runs/clean/en.jsonl --out runs/dedup"),
-    Line("tigerjax data dedup soft --input runs/clean/zh.jsonl runs/clean/en.jsonl --out runs/soft"),
     Line("tigerjax data dedup against-sft --docs runs/dedup/zh.jsonl --sft sft.jsonl --out runs/pretrain"),
     Line("tigerjax data decontaminate --docs sft.jsonl --evaluation-sets gsm8k.jsonl ceval.csv --out runs/sft_clean"),
     Line("tigerjax data tfds --input zh_books.jsonl --name zh_books --out tfds"),

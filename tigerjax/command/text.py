@@ -100,30 +100,6 @@ def data_dedup_near(
     show(manifest["counts"] | manifest["figures"], json)
 
 
-def data_dedup_soft(
-    input: list[Path],
-    out: Path,
-    by: Literal["shares", "commonness"] = "shares",
-    least_weight: PositiveShare = 0.01,
-    shards: Count = 16,
-    where: Where = LOCAL,
-    json: Path | None = None,
-) -> None:
-    """Drops nothing, and gives each document a weight: less for text that other documents have too.
-
-    A source of a mixture takes a document of weight 0.3 with a chance of 0.3. Of k copies each has weight 1/k. --by
-    commonness weighs as SoftDedup does. No weight is below --least-weight. More --shards need less memory. They do not
-    change the output.
-
-    Example: tigerjax data dedup soft --input runs/clean/zh.jsonl runs/clean/en.jsonl --out runs/soft
-    """
-    from tigerjax.text.soft import soft_files
-
-    inputs = given(input, where, where.ids)
-    manifest = soft_files(inputs, out, by=by, least=least_weight, shards=shards, runner=runner(where))
-    show(manifest["counts"] | manifest["figures"], json)
-
-
 def data_dedup_against_sft(
     docs: list[Path],
     sft: list[Path],
