@@ -37,7 +37,7 @@ def data_dedup_soft(
 def data_dedup_substrings(
     input: list[Path],
     out: Path,
-    length: Annotated[int, Range(50, 100_000)] = 100,
+    characters: Annotated[int, Range(50, 100_000)] = 100,
     action: Literal["cut", "mask"] = "cut",
     shards: Count = 16,
     where: Where = LOCAL,
@@ -45,7 +45,7 @@ def data_dedup_substrings(
 ) -> None:
     """Cuts out of documents what stands elsewhere too, to the letter.
 
-    It finds every run of --length characters or more that occurs twice, in two documents or in one, as a suffix array
+    It finds every run of --characters or more that occurs twice, in two documents or in one, as a suffix array
     would. One occurrence stays. --action mask leaves a mark where a run was. More --shards need less memory. They do
     not change the output.
 
@@ -54,7 +54,7 @@ def data_dedup_substrings(
     from tigerjax.text.substrings import substring_files
 
     inputs = given(input, where, where.ids)
-    manifest = substring_files(inputs, out, length=length, action=action, shards=shards, runner=runner(where))
+    manifest = substring_files(inputs, out, length=characters, action=action, shards=shards, runner=runner(where))
     show(manifest["counts"] | manifest["figures"], json)
 
 
