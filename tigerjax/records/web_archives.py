@@ -177,7 +177,8 @@ def parse_page(where: str, record: WebRecord) -> jsonl.Record:
 
 def _joined_chunks(body: bytes) -> bytes:
     """The body of a response that was sent in chunks; the body itself where it was written without their sizes."""
-    out, at = [], 0
+    out: list[bytes] = []
+    at = 0
     while (end := body.find(b"\r\n", at)) >= 0:
         size = body[at:end].partition(b";")[0].strip()
         if not re.fullmatch(rb"[0-9a-fA-F]{1,8}", size):

@@ -108,7 +108,8 @@ def train(
     with manifest.stage(out, name="quality", config=config, inputs=[*files[True], *files[False]], verify=verify) as run:
         if run.done:
             return run.manifest or {}
-        kept, measured = [], []
+        kept: list[tuple[int, np.ndarray, bool]] = []
+        measured: list[tuple[int, np.ndarray, bool]] = []
         for is_good, given in ((True, good), (False, bad)):
             for record in records.documents_and_examples(given):
                 draw = _draw(record["id"], is_good)
