@@ -78,6 +78,31 @@ def save_splits(path):
     (path / "dataset_dict.json").write_text('{"splits": ["train", "test"]}')
 
 
+def warc_record(kind, content, number, media):
+    """A record of a web archive, as crawlers write it."""
+    head = [
+        f"WARC-Type: {kind}",
+        f"WARC-Record-ID: <urn:uuid:{number}>",
+        f"WARC-Target-URI: https://tiger.org/{number}",
+    ]
+    head += ["WARC-Date: 2026-05-04T00:00:00Z", f"Content-Type: {media}", f"Content-Length: {len(content)}"]
+    return "\r\n".join(["WARC/1.0", *head, "", ""]).encode() + content + b"\r\n\r\n"
+
+
+def save_warc(path):
+    made = [warc_record("warcinfo", b"software: x\r\n", "w", "application/warc-fields")]
+    made += [warc_record("conversion", record["text"].encode(), record["id"], "text/plain") for record in GIVEN]
+    path.write_bytes(b"".join(made))
+
+
+def save_pages(path):
+    """An archive of pages as a server gave them."""
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: text/html; charset=gbk\r\n\r\n"
+    made = [head + f"<html><p>{one['text']} &amp;<b>more</b>".encode("gbk") for one in GIVEN]
+    media = "application/http; msgtype=response"
+    path.write_bytes(b"".join(warc_record("response", page, n, media) for n, page in enumerate(made)))
+
+
 WRITTEN = {
     "docs.jsonl": lambda path: path.write_bytes(LINES),
     "docs.jsonl.zst": lambda path: path.write_bytes(zstandard.compress(LINES)),

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from unittest import mock
 
+import corpus_stories
 import plan_stories
 import pytest
 import shown
@@ -79,7 +80,7 @@ def run(story: list[Line], world: Path, capfd: pytest.CaptureFixture[str]) -> No
 
 
 def test_examples_about_texts_tokenizers_and_conversion_run(world, here, capfd):
-    run(stories.TEXTS, world, capfd)
+    run([*stories.TEXTS, *corpus_stories.CORPUS], world, capfd)
 
 
 def test_examples_about_runs_answers_rewards_and_evaluation_run(world, here, capfd):
@@ -127,7 +128,15 @@ def test_examples_about_launching_and_a_checkout_run(here, monkeypatch, capfd):
     assert not wrong, "\n".join(wrong)
 
 
-ALL = [stories.TEXTS, stories.RUNS, stories.ROUNDS, stories.LAUNCHES, plan_stories.PLANS, plan_stories.SEARCHES]
+ALL = [
+    stories.TEXTS,
+    corpus_stories.CORPUS,
+    stories.RUNS,
+    stories.ROUNDS,
+    stories.LAUNCHES,
+    plan_stories.PLANS,
+    plan_stories.SEARCHES,
+]
 
 
 def test_every_example_is_run_or_has_a_reason():

@@ -23,6 +23,7 @@ STAGES = {
     "clean": "data clean --input in/docs.jsonl --out out --on language",
     "exact": "data dedup exact --input in/docs.jsonl in/more.jsonl --out out --shards 2",
     "near": "data dedup near --input in/docs.jsonl in/more.jsonl --out out --shards 2",
+    "substrings": "data dedup substrings --input in/docs.jsonl in/more.jsonl --out out --shards 2",
     "against": "data dedup against-sft --docs in/docs.jsonl --sft in/sft.jsonl --out out --shards 2",
     "decontaminate": "data decontaminate --docs in/docs.jsonl --evaluation-sets in/asked.jsonl --out out --shards 2",
     "sample": "tokenizer sample --input in/docs.jsonl --out out --fraction 1 --min-sample-bytes 1",
@@ -31,8 +32,8 @@ STAGES = {
 }
 IMPORTED = (
     "tigerjax.command.cli", "tigerjax.command.table", "tigerjax.text.cleaning_page", "tigerjax.text.clean",
-    "tigerjax.text.dedup", "tigerjax.text.decontaminate", "tigerjax.tokenizer.sample", "tigerjax.tokenizer.train",
-    "tigerjax.tokenizer.bpe",
+    "tigerjax.text.dedup", "tigerjax.text.decontaminate", "tigerjax.text.substrings",
+    "tigerjax.tokenizer.sample", "tigerjax.tokenizer.train", "tigerjax.tokenizer.bpe",
 )  # fmt: skip
 """What the stages import, once and not in each child."""
 ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EIO)

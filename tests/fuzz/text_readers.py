@@ -9,7 +9,7 @@ from typing import Any
 import json_tokenizer
 import zstandard
 from ending import ONCE_SECONDS, Ended, files_of, run
-from file_formats import GIVEN, LINES, LISTED, WRITTEN
+from file_formats import GIVEN, LINES, LISTED, WRITTEN, save_pages, save_warc
 from hand_tokenizer import INS, PAD, RES, write_added
 from reader import Reader
 
@@ -120,6 +120,7 @@ PLAIN = {
     for name, write in WRITTEN.items()
     if name not in SEALED and name not in ("without_an_ending", "Docs.Parquet")
 }
+PLAIN |= {"docs.wet": save_warc, "docs.warc": save_pages}
 PLAIN["docs.txt"] = lambda path: path.write_bytes("\n".join(record["text"] for record in GIVEN).encode())
 
 

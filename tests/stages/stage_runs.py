@@ -32,6 +32,8 @@ def stages(corpus: Path) -> dict[str, list[str]]:
         "clean": ["clean", "--input", *docs, "--on", "repetition"],
         "exact": ["dedup", "exact", "--input", *docs],
         "near": ["dedup", "near", "--input", *docs],
+        "soft": ["dedup", "soft", "--input", *docs],
+        "substrings": ["dedup", "substrings", "--input", *docs],
         "against-sft": ["dedup", "against-sft", "--docs", *docs, "--sft", sft],
         "decontaminate": ["decontaminate", "--docs", sft, "--evaluation-sets", str(corpus / "asked.jsonl")],
     }

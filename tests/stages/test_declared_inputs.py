@@ -43,6 +43,9 @@ STAGES = {
     " --on language",
     "exact": "data dedup exact --out exact --input cleaned/corpus_en.jsonl",
     "near": "data dedup near --out near --input cleaned/corpus_en.jsonl cleaned/corpus_zh.jsonl",
+    "substrings": "data dedup substrings --out substrings --input cleaned/corpus_en.jsonl",
+    "quality": "data quality train --out quality --good raw/corpus_en.jsonl --bad raw/corpus_zh.jsonl",
+    "scored": "data quality score --out scored --input raw/corpus_en.jsonl --model quality",
     "against": "data dedup against-sft --out against --docs near/corpus_en.jsonl --sft sft/sft.jsonl",
     "decontaminated": "data decontaminate --out decontaminated --docs near/corpus_en.jsonl"
     " --evaluation-sets questions.jsonl --field question",
@@ -58,6 +61,8 @@ PLACES = {
     "text/clean.py": "cleaned",
     "text/dedup.py": "exact",
     "text/against.py": "against",
+    "text/document_stage.py": "substrings",
+    "text/quality.py": "quality",
     "tokenizer/train.py": "pieces",
     "tokenizer/sample.py": "sample",
     "tokenizer/extend.py": "extended",

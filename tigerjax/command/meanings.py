@@ -8,7 +8,7 @@ from tigerjax.command import options
 from tigerjax.command.figures import as_text
 from tigerjax.command.options import Option
 
-RECORDS = "Files of records or plain text, globs, or tfds:NAME (docs/FORMATS.md)"
+RECORDS = "Files of records or plain text, globs, tfds:NAME or hf://NAME (docs/FORMATS.md)"
 RUN_FOLDER = "A run, or a folder of checkpoints"
 MODEL_FOLDER = "The model: a run, or one of its checkpoints"
 EXTENDED = "Folder of the extended tokenizer, as `tigerjax tokenizer extend` writes it"
@@ -64,6 +64,22 @@ MEANINGS = {
     "data dedup exact --out": CLEANED,
     "data dedup near --out": CLEANED,
     "data dedup near --threshold": "Least estimated Jaccard similarity of near duplicates",
+    "data dedup soft --out": "Folder for the records with their weights, report.html and manifest.json",
+    "data dedup soft --by": "What a weight is: the mean share of a document in its grams, or 1 / their geometric mean",
+    "data dedup soft --least-weight": "No weight is below this",
+    "data dedup substrings --out": CLEANED,
+    "data dedup substrings --characters": "Of the shortest run that is cut",
+    "data dedup substrings --action": "cut removes a run, mask writes […] in its place",
+    "data dedup site-lines --out": CLEANED,
+    "data dedup site-lines --pages": "The fewest pages of a site that have a line which goes",
+    "data dedup site-lines --share": "The least share of the pages of a site that have a line which goes",
+    "data quality train --good": "Files of good texts: records or plain text (docs/FORMATS.md)",
+    "data quality train --bad": "Files of bad texts, from like sources",
+    "data quality train --out": "Folder for the model",
+    "data quality train --held-out": "Share of the texts that are measured, and not learnt from",
+    "data quality score --out": CLEANED,
+    "data quality score --model": "Folder of `tigerjax data quality train`, or MODULE:FUNCTION",
+    "data quality score --least": "Documents with a smaller score are dropped",
     "data dedup against-sft --out": CLEANED,
     "data decontaminate --out": CLEANED,
     "data decontaminate --evaluation-sets": "Files of evaluation sets; each is named after its task",

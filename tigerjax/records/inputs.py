@@ -16,6 +16,7 @@ from tigerjax.records.formats import (
     output_name,
     reading_of,
 )
+from tigerjax.records.hub import hub_files, on_hub
 from tigerjax.records.ids import Ids
 from tigerjax.records.notes import note, shown
 from tigerjax.records.tensorflow_files import tfds_folder
@@ -46,8 +47,8 @@ def inputs_config(patterns: Paths) -> dict[str, str]:
 
 
 def expand(patterns: Paths) -> Files:
-    """The files and folders that paths, glob patterns and tfds:NAME stand for, sorted within a pattern. They are read
-    as the `Inputs` say.
+    """The files and folders that paths, glob patterns, tfds:NAME and hf://datasets/… stand for, sorted within a
+    pattern. They are read as the `Inputs` say.
 
     The folder of a finished stage stands for the files of records in it.
 
@@ -58,6 +59,9 @@ def expand(patterns: Paths) -> Files:
     for pattern in [patterns] if isinstance(patterns, str | Path) else patterns:
         if str(pattern).startswith(TFDS):
             files.append(tfds_folder(str(pattern).removeprefix(TFDS)))
+            continue
+        if on_hub(pattern):
+            files += hub_files(pattern)
             continue
         matches = [path] if (path := paths.of(pattern)).is_file() else paths.matching(pattern)
         if not matches:

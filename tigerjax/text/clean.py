@@ -4,7 +4,6 @@ OUT holds a file for each input, quarantine.json (lines that are no records), sa
 """
 
 import functools
-import heapq
 import json
 import shutil
 import time
@@ -20,11 +19,9 @@ from tigerjax.errors import ConfigError, DataError
 from tigerjax.files import jsonl, manifest
 from tigerjax.stages import merge, parts, repeats, scan
 from tigerjax.stages.runner import Runner
-from tigerjax.text import cleaning_page, language, rules
+from tigerjax.text import cleaning_page, language, rules, samples
 
 MAX_BAD_FRACTION = 0.001
-SAMPLES = 20  # pairs of texts, before and after, that are shown for each rule
-SAMPLE_CHARACTERS = 200
 MOST_QUARANTINED = 1000  # bad lines of one block that are written to quarantine.json; all are counted
 
 
@@ -36,42 +33,21 @@ class _Job(NamedTuple):
     allowed: frozenset[str]
 
 
-Sample = tuple[int, str, str]
-"""(draw, before, after). The samples with the smallest draws are shown, whatever the order of the records."""
-
-
-def _around(old: str, new: str) -> tuple[str, str]:
-    """SAMPLE_CHARACTERS of both texts, from a little before their first difference on."""
-    same = next((i for i, (a, b) in enumerate(zip(old, new, strict=False)) if a != b), min(len(old), len(new)))
-    first = max(same - SAMPLE_CHARACTERS // 4, 0)
-    return old[first : first + SAMPLE_CHARACTERS], new[first : first + SAMPLE_CHARACTERS]
-
-
 class _Tally:
     """What happened to the records of one block."""
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
         self.rewritten: Counter[str] = Counter()
-        self.samples: dict[str, list[Sample]] = {}
+        self.samples = samples.Samples()
         self.bad: list[list[str]] = []
         self.allowed: Counter[str] = Counter()
         self.changed: Counter[str] = Counter()
         self.without_lang = self.found_zh = 0  # records without `lang`, and those of Chinese text among them
 
-    def sample(self, rule: str, identity: str, old: str, new: str) -> None:
-        import xxhash
-
-        draw = xxhash.xxh3_64_intdigest(f"{rule}\0{identity}\0{old}".encode("utf-8", "surrogatepass"))
-        drawn = self.samples.setdefault(rule, [])
-        if len(drawn) < SAMPLES or draw < drawn[-1][0]:
-            drawn.append((draw, *_around(old, new)))
-            drawn.sort()
-            del drawn[SAMPLES:]
-
     def on_rewrite(self, identity: str, rule: str, old: str, new: str) -> None:
         self.rewritten[rule] += 1
-        self.sample(rule, identity, old, new)
+        self.samples.add(rule, identity, old, new)
 
     def on_bad(self, error: DataError, line: bytes) -> None:
         self.counts["bad"] += 1
@@ -110,7 +86,7 @@ def _clean_block(job: _Job, block: records.FileBlock) -> dict[str, Any]:
             result, reason = job.rules.cleaned(shaped, functools.partial(tally.on_rewrite, identity))
             tally.counts[reason] += 1
             if reason:
-                tally.sample(reason, identity, records.text_of(result), "")
+                tally.samples.add(reason, identity, records.text_of(result), "")
             else:
                 kept.append(len(met) - 1)
                 yield line.strip() if result == record else jsonl.dumped(result)
@@ -118,7 +94,8 @@ def _clean_block(job: _Job, block: records.FileBlock) -> dict[str, Any]:
     parts.save_lines(job.work / f"clean-{block.number}.jsonl", cleaned())
     scan.save_met(job.work, block.number, met)
     parts.save_npy(job.work / f"kept-{block.number}.npy", np.array(kept, np.int64))
-    manifest.write_json(job.work / f"samples-{block.number}.json", {"samples": tally.samples, "bad": tally.bad})
+    samples.save(job.work, block.number, tally.samples)
+    manifest.write_json(job.work / f"bad-{block.number}.json", tally.bad)
     return {
         "counts": tally.counts,
         "rewritten": tally.rewritten,
@@ -128,19 +105,6 @@ def _clean_block(job: _Job, block: records.FileBlock) -> dict[str, Any]:
         "changed": tally.changed,
         "path": str(block.path),
     }
-
-
-def _sampled(work: Path, count: int) -> tuple[dict[str, list[Sample]], list[list[str]]]:
-    """(the samples of each rule, the bad lines) of so many blocks. One block is held at a time, as of a terabyte there
-    are more samples than fit into memory."""
-    samples: dict[str, list[Sample]] = {}
-    bad: list[list[str]] = []
-    for number in range(count):
-        of_block = json.loads((work / f"samples-{number}.json").read_text(encoding="utf-8"))
-        bad += of_block["bad"]
-        for name, drawn in of_block["samples"].items():
-            samples[name] = heapq.nsmallest(SAMPLES, [*samples.get(name, []), *((d, b, a) for d, b, a in drawn)])
-    return samples, bad
 
 
 Output = tuple[str, list[tuple[int, np.ndarray | None]]]
@@ -248,7 +212,8 @@ def clean_files(
         counts, rewritten = sum((Counter(block["counts"]) for block in cleaned), Counter()), Counter[str]()
         for block in cleaned:
             rewritten.update(block["rewritten"])
-        samples, bad = _sampled(work, len(cleaned))
+        pairs = samples.gathered(work, range(len(cleaned)))
+        bad = [b for n in range(len(cleaned)) for b in json.loads((work / f"bad-{n}.json").read_text(encoding="utf-8"))]
         total, left = sum(counts.values()), counts.pop("", 0)
         if counts["bad"] > max_bad_fraction * total:
             raise DataError(
@@ -261,13 +226,11 @@ def clean_files(
         runner.each(functools.partial(_write, work, run.tmp), list(outputs.values()), work, "write")
         if bad:
             manifest.write_json(run.tmp / "quarantine.json", [{"error": e, "line": line} for e, line in bad])
-        pairs = {name: [{"before": b, "after": a} for _, b, a in drawn] for name, drawn in sorted(samples.items())}
-        (run.tmp / "samples.json").write_text(json.dumps(pairs, ensure_ascii=False, indent=1), encoding="utf-8")
+        samples.write(run.tmp / "samples.json", pairs)
         shutil.rmtree(work)
         dropped = {reason: n for reason, n in sorted(counts.items()) if n}
         run.counts = {"in": total, "out": left, "dropped": dropped}
-        shown = {name: [(old, new) for _, old, new in drawn] for name, drawn in samples.items()}
-        cleaning_page.write(run.tmp / "report.html", run.counts, rewritten, shown, chosen.names)
+        cleaning_page.write(run.tmp / "report.html", run.counts, rewritten, pairs, chosen.names)
         speed = records.speed(paths, time.perf_counter() - started, runner.cores())
         run.figures = {"rewritten": dict(sorted(rewritten.items())), **records.changes(changed), **speed}
         run.figures |= _without_lang(chosen.names, cleaned)

@@ -1,4 +1,4 @@
-"""The page of a cleaning: what each rule did, and samples of the texts before and after."""
+"""The page of a stage: what it did, and samples of the texts before and after."""
 
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -26,6 +26,10 @@ def write(
         state = ("rewrites" if isinstance(rule, rules.Rewrite) else "drops") if name in on else "off"
         rows.append([f"{name} v{rule.version}", number(rewritten.get(name, 0) + dropped.get(name, 0)), state])
     rows += [[name, number(n), "drops"] for name, n in dropped.items() if name not in rules.RULES]
+    write_page(path, "Cleaning", pages.Table(["rule", "records or texts", "what it does"], rows), samples)
+
+
+def write_page(path: Path, title: str, counted: pages.Table, samples: Mapping[str, Sequence[tuple[str, str]]]) -> None:
+    """Writes a page with a table of counts, and pairs (before, after) of texts by name."""
     tables = {name: pages.Table(["before", "after"], pairs) for name, pairs in sorted(samples.items())}
-    counted = pages.Table(["rule", "records or texts", "what it does"], rows)
-    pages.write(path, "text/cleaning.html", title="Cleaning", counted=counted, samples=tables)
+    pages.write(path, "text/cleaning.html", title=title, counted=counted, samples=tables)

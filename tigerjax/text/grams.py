@@ -175,6 +175,19 @@ def cut(batch: Keys, kind: Kind) -> Pieces:
     return Pieces(spread((total[ends] - total[at]) * inverses[at]), number[batch.starts])
 
 
+def run_hashes(codes: np.ndarray, n: int) -> np.ndarray:
+    """The uint64 hash of each of the len - n + 1 runs of n characters (uint32), in order; as fast for a long run.
+
+    It is the difference of two values of one running sum, as in `cut`.
+    """
+    if len(codes) < n:
+        return np.zeros(0, np.uint64)
+    powers, inverses = _powers(1 << (len(codes) - 1).bit_length())
+    values = spread(codes.astype(np.uint64) + np.uint64(1)) * powers[: len(codes)]
+    total = np.concatenate([np.zeros(1, np.uint64), np.cumsum(values)])
+    return spread((total[n:] - total[:-n]) * inverses[: len(codes) - n + 1])
+
+
 def gram_hashes(pieces: np.ndarray, n: int) -> np.ndarray:
     """The uint64 hash of each of the len - n + 1 windows of n pieces (uint64), in order."""
     count = len(pieces) - n + 1
@@ -194,3 +207,16 @@ def windows(pieces: Pieces, n: int) -> tuple[np.ndarray, np.ndarray]:
     hashes = gram_hashes(pieces.values, n)
     offset = pieces.starts[:-1] - np.concatenate([[0], np.cumsum(sizes)[:-1]]) if len(sizes) else np.zeros(0, np.int64)
     return hashes[np.arange(len(texts)) + offset[texts]], texts
+
+
+def shingles(texts: Sequence[str], characters: int, words: int) -> tuple[np.ndarray, np.ndarray]:
+    """(hashes, owners): every gram of so many CJK characters, or words, of a batch, and the index of its text.
+
+    They stand in the order of the texts."""
+    batch = keys(texts)
+    cjk = batch.cjk()
+    by_character = windows(cut(batch.only(cjk), "characters"), characters)
+    by_word = windows(cut(batch.only(~cjk), "words"), words)
+    hashes, owners = (np.concatenate(pair) for pair in zip(by_character, by_word, strict=True))
+    order = np.argsort(owners, kind="stable")
+    return hashes[order], owners[order]

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tigerjax.text.grams import cut, keys, spread, windows
+from tigerjax.text import grams
+from tigerjax.text.grams import spread
 
 SHINGLE = 5
 BANDS, BAND_VALUES = 14, 8
@@ -22,13 +23,7 @@ GROUP = 1 << 15
 
 def shingles(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
     """(hashes, owners): every shingle of a batch, and the index of its text, in the order of the texts."""
-    batch = keys(texts)
-    cjk = batch.cjk()
-    by_character = windows(cut(batch.only(cjk), "characters"), SHINGLE)
-    by_word = windows(cut(batch.only(~cjk), "words"), SHINGLE)
-    hashes, owners = (np.concatenate(pair) for pair in zip(by_character, by_word, strict=True))
-    order = np.argsort(owners, kind="stable")
-    return hashes[order], owners[order]
+    return grams.shingles(texts, SHINGLE, SHINGLE)
 
 
 def _permutations() -> tuple[np.ndarray, np.ndarray]:

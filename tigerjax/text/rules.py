@@ -23,6 +23,8 @@ from tigerjax.text.characters import controls, invisible, newlines
 from tigerjax.text.grams import cut, key, keys, windows
 from tigerjax.text.language import chinese, declared
 from tigerjax.text.markup import MARKER, entities, outside_code, prose, tags
+from tigerjax.text.page_lines import boilerplate, repeated_sentences
+from tigerjax.text.private import emails, identity_numbers, phones, secrets
 
 MIN_CHARACTERS = 50
 """`short`: the letters and digits that a document needs."""
@@ -43,18 +45,6 @@ _PLACEHOLDER = re.compile(r"<a text>|<noinput>|(?<!!)\[(?:image|图片)\](?![(\[
 _URL_ONLY = re.compile(r"\s*https?://\S+\s*")
 # How UTF-8 looks that was read as Latin-1 or Windows-1252: "â€™", "Ã©", "å¤©". One such letter, and one that follows.
 _MOJIBAKE = re.compile("[\u00c2-\u00f4][\u0080-\u00bf\u0152-\u0178\u017d\u017e\u0192\u02c6\u02dc\u2013-\u2122\u20ac]")
-_BOILERPLATE = re.compile(
-    "|".join(
-        (
-            r"(?:copyright|©|\(c\)) .{0,80}",
-            r".{0,80}all rights reserved\.?",
-            r"(?:this|our) (?:web)?site uses cookies.{0,120}",
-            r"(?:share|print|email) this(?: page| article)?\.?",
-            r"版权所有.{0,60}|转载请注明.{0,60}|(?:上|下)一篇[:：]?.{0,60}|分享到[:：]?.{0,40}|.{0,40}ICP备.{0,30}",
-        )
-    ),
-    re.I,
-)
 
 
 def mojibake(text: str) -> str:
@@ -74,13 +64,6 @@ def markers(text: str) -> str:
         out.append(before if match[0] == "<pad>" else before.rstrip("\n"))
         at = match.end()
     return "\n".join([*out, text[at:]])
-
-
-def boilerplate(text: str) -> str:
-    """Lines that are only a copyright notice, a cookie notice or a navigation link are removed."""
-    lines = text.split("\n")
-    left = [line for line in lines if not (len(line) < 200 and _BOILERPLATE.fullmatch(line.strip()))]
-    return text if len(left) == len(lines) else "\n".join(left)
 
 
 @functools.cache
@@ -133,8 +116,13 @@ REWRITES = (
     Rewrite(tags, version=4, not_code=True, sft_default=False),
     Rewrite(entities, version=3, not_code=True, sft_default=False),
     Rewrite(markers, sft_only=True),
+    Rewrite(secrets, default=False),
+    Rewrite(identity_numbers, default=False),
+    Rewrite(phones, default=False),
+    Rewrite(emails, default=False),
     Rewrite(boilerplate, version=2, default=False, not_code=True, outside="fences"),
     Rewrite(simplified, version=2, default=False, not_code=True, outside="code", zh_only=True),
+    Rewrite(repeated_sentences, default=False, sft_default=False, not_code=True, outside="fences"),
     Rewrite(blank_lines),
     Rewrite(edges, not_code=True),
 )

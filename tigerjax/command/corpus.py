@@ -1,0 +1,127 @@
+"""Commands that look at all documents of a corpus together, and change or weigh each."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from tigerjax.command.figures import show
+from tigerjax.command.groups import LOCAL, READ, Read, Where, given, runner
+from tigerjax.config.ranges import Count, PositiveShare, Range, Share
+
+OpenShare = Annotated[float, Range(0, 1, above=True, below=True)]
+
+
+def data_dedup_soft(
+    input: list[Path],
+    out: Path,
+    by: Literal["shares", "commonness"] = "shares",
+    least_weight: PositiveShare = 0.01,
+    shards: Count = 16,
+    where: Where = LOCAL,
+    json: Path | None = None,
+) -> None:
+    """Drops nothing, and gives each document a weight: less for text that other documents have too.
+
+    A source of a mixture takes a document of weight 0.3 with a chance of 0.3. Of k copies each has weight 1/k. --by
+    commonness weighs as SoftDedup does. No weight is below --least-weight. More --shards need less memory. They do not
+    change the output.
+
+    Example: tigerjax data dedup soft --input runs/clean/zh.jsonl runs/clean/en.jsonl --out runs/soft
+    """
+    from tigerjax.text.soft import soft_files
+
+    inputs = given(input, where, where.ids)
+    manifest = soft_files(inputs, out, by=by, least=least_weight, shards=shards, runner=runner(where))
+    show(manifest["counts"] | manifest["figures"], json)
+
+
+def data_dedup_substrings(
+    input: list[Path],
+    out: Path,
+    characters: Annotated[int, Range(50, 100_000)] = 100,
+    action: Literal["cut", "mask"] = "cut",
+    shards: Count = 16,
+    where: Where = LOCAL,
+    json: Path | None = None,
+) -> None:
+    """Cuts out of documents what stands elsewhere too, to the letter.
+
+    It finds every run of --characters or more that occurs twice, in two documents or in one, as a suffix array
+    would. One occurrence stays. --action mask leaves a mark where a run was. More --shards need less memory. They do
+    not change the output.
+
+    Example: tigerjax data dedup substrings --input runs/clean/zh.jsonl runs/clean/en.jsonl --out runs/substrings
+    """
+    from tigerjax.text.substrings import substring_files
+
+    inputs = given(input, where, where.ids)
+    manifest = substring_files(inputs, out, length=characters, action=action, shards=shards, runner=runner(where))
+    show(manifest["counts"] | manifest["figures"], json)
+
+
+# One parameter for each option of the command.
+def data_dedup_site_lines(
+    input: list[Path],
+    out: Path,
+    pages: Annotated[int, Range(2, 10**9)] = 5,
+    share: Share = 0.1,
+    shards: Count = 16,
+    where: Where = LOCAL,
+    json: Path | None = None,
+) -> None:
+    """Removes from web pages the lines that many pages of their site have, such as menus.
+
+    The site is the host of a document's url. A line goes that at least --pages pages of a site have, and the share
+    --share of them. Documents without a url stay as they are. More --shards need less memory. They do not change the
+    output.
+
+    Example: tigerjax data dedup site-lines --input crawl.warc.wet.gz --out runs/site_lines
+    """
+    from tigerjax.text.site_lines import site_line_files
+
+    inputs = given(input, where, where.ids)
+    manifest = site_line_files(inputs, out, pages=pages, share=share, shards=shards, runner=runner(where))
+    show(manifest["counts"] | manifest["figures"], json)
+
+
+def data_quality_train(
+    good: list[Path],
+    bad: list[Path],
+    out: Path,
+    held_out: OpenShare = 0.2,
+    reading: Read = READ,
+    verify: bool = False,
+    json: Path | None = None,
+) -> None:
+    """Trains a small model that tells your good texts from your bad ones.
+
+    It is a linear model over runs of characters, for any language. What is good is yours to say: dense in knowledge,
+    well written, of your field. The figures are of the share --held-out of the texts, from which it has not learnt:
+    area is the chance that a good text scores above a bad one.
+
+    Example: tigerjax data quality train --good zh_books.jsonl --bad zh.jsonl --out runs/quality
+    """
+    from tigerjax.text.quality import train
+
+    manifest = train(given(good, reading), given(bad, reading), out, held_out=held_out, verify=verify)
+    show(manifest["figures"], json)
+
+
+def data_quality_score(
+    input: list[Path],
+    model: str,
+    out: Path,
+    least: Share = 0.0,
+    where: Where = LOCAL,
+    json: Path | None = None,
+) -> None:
+    """Writes a score from 0 to 1 into meta.quality of each document, and drops those below --least.
+
+    --model is a folder of `tigerjax data quality train`, or MODULE:FUNCTION: your own function of a list of texts,
+    which returns a score for each. De-duplication keeps the document with the highest score.
+
+    Example: tigerjax data quality score --input runs/clean/zh.jsonl --model runs/quality --out runs/scored
+    """
+    from tigerjax.text.quality import score_files
+
+    manifest = score_files(given(input, where, where.ids), model, out, least=least, runner=runner(where))
+    show(manifest["counts"] | manifest["figures"], json)

@@ -1,0 +1,246 @@
+"""How good a text is, from 0 to 1: by a linear model that is trained on the user's own examples, or his own function.
+
+The features of a text are its runs of 2 and 3 characters, hashed into SLOTS slots; each that occurs counts once, and
+all together have length 1. The model is a logistic regression, trained by AdaGrad (Duchi et al. 2011) over the examples
+in the order of a hash of their ids, the two kinds with equal weight in all. Nothing is drawn, so the same examples give
+the same model. A share of them, by the same hash, is held out and measured.
+
+A scorer of one's own is MODULE:FUNCTION, which takes a list of texts and returns a number from 0 to 1 for each.
+"""
+
+import functools
+import importlib
+import inspect
+import itertools
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tigerjax import records
+from tigerjax.errors import ConfigError, DataError
+from tigerjax.files import manifest, paths
+from tigerjax.stages import parts, scan
+from tigerjax.stages.runner import Runner
+from tigerjax.text.document_stage import Corpus, DocumentStage, decided, documents_of, run_stage
+from tigerjax.text.grams import run_hashes
+from tigerjax.text.samples import Samples
+
+SLOTS = 1 << 18
+RUNS = (2, 3)
+"""Characters of a feature."""
+CHARACTERS = 5000
+"""Of a text that are looked at, from its beginning."""
+EPOCHS, RATE = 5, 0.5
+"""Passes over the examples, and the step of AdaGrad [our choice]."""
+HELD_OUT = 0.2
+LEAST_EXAMPLES = 10
+"""Of each kind, on both sides."""
+VERSION = 1
+MODEL = "model.npy"
+DIGITS = 4
+TOGETHER = 256
+"""Texts that a scorer gets at one time."""
+Scorer = Callable[[Sequence[str]], Sequence[float]]
+
+
+def features(text: str) -> np.ndarray:
+    """The different slots of a text, sorted."""
+    codes = np.frombuffer(text[:CHARACTERS].encode("utf-32-le", "surrogatepass"), "<u4")
+    hashes = [run_hashes(codes, n) for n in RUNS]
+    return np.unique(np.concatenate(hashes) % np.uint64(SLOTS)).astype(np.int32)
+
+
+def _logistic(value: float) -> float:
+    return float(1 / (1 + np.exp(-np.clip(value, -30, 30))))
+
+
+def _score(model: np.ndarray, slots: np.ndarray) -> float:
+    """The score of a text; the last value of the model is its bias."""
+    return _logistic(model[slots].sum() / max(1, len(slots)) ** 0.5 + model[-1])
+
+
+def fit(examples: Sequence[tuple[np.ndarray, bool]]) -> np.ndarray:
+    """The model float64 [SLOTS + 1] of (slots, is good), which are looked at in this order."""
+    model, squares = np.zeros(SLOTS + 1), np.full(SLOTS + 1, 1e-8)
+    good = sum(is_good for _, is_good in examples)
+    weights = {True: len(examples) / (2 * max(1, good)), False: len(examples) / (2 * max(1, len(examples) - good))}
+    for _ in range(EPOCHS):
+        for slots, is_good in examples:
+            at = np.append(slots, SLOTS)
+            slope = weights[is_good] * (_score(model, slots) - is_good)
+            steps = np.full(len(at), slope / max(1, len(slots)) ** 0.5)
+            steps[-1] = slope
+            squares[at] += steps * steps
+            model[at] -= RATE * steps / np.sqrt(squares[at])
+    return model
+
+
+def _area(good: np.ndarray, bad: np.ndarray) -> float:
+    """The chance that a good text scores above a bad one (the area under the curve of ROC); a tie counts half."""
+    both = np.concatenate([good, bad])
+    _, at, counts = np.unique(both, return_inverse=True, return_counts=True)
+    ranks = np.cumsum(counts) - (counts - 1) / 2
+    total = ranks[at[: len(good)]].sum()
+    return float((total - len(good) * (len(good) + 1) / 2) / (len(good) * len(bad)))
+
+
+def train(
+    good: Sequence[str | Path],
+    bad: Sequence[str | Path],
+    out: str | Path,
+    *,
+    held_out: float = HELD_OUT,
+    verify: bool = False,
+) -> dict[str, Any]:
+    """Trains the model on good and bad texts; writes OUT/model.npy, and returns the manifest.
+
+    The figures are of the held-out examples: `area` (under ROC), `accuracy` at 0.5, and the mean `score` of each kind.
+    Raises DataError for fewer than LEAST_EXAMPLES of a kind to train on or to measure.
+    """
+    if not 0 < held_out < 1:
+        raise ConfigError(f"held_out={held_out} must be above 0 and below 1")
+    files = {True: records.expand(good), False: records.expand(bad)}
+    config = {"slots": SLOTS, "runs": RUNS, "epochs": EPOCHS, "rate": RATE, "held_out": held_out, "version": VERSION}
+    config |= {"good": [str(path) for path in files[True]], **records.inputs_config(good)}
+    with manifest.stage(out, name="quality", config=config, inputs=[*files[True], *files[False]], verify=verify) as run:
+        if run.done:
+            return run.manifest or {}
+        kept: list[tuple[int, np.ndarray, bool]] = []
+        measured: list[tuple[int, np.ndarray, bool]] = []
+        for is_good, given in ((True, good), (False, bad)):
+            for record in records.documents_and_examples(given):
+                draw = _draw(record["id"], is_good)
+                one = (draw, features(records.text_of(record)), is_good)
+                (measured if draw < held_out * 2**64 else kept).append(one)
+        counts = Counter(
+            ("held-out " if side is measured else "", good) for side in (kept, measured) for *_, good in side
+        )
+        for side in ("", "held-out "):
+            for is_good, name in ((True, "good"), (False, "bad")):
+                if (there := counts[side, is_good]) < LEAST_EXAMPLES:
+                    raise DataError(
+                        f"{records.shown(files[is_good])}: {there} {side}{name} texts, but {LEAST_EXAMPLES} are needed;"
+                        " give more texts, or another --held-out"
+                    )
+        kept.sort(key=lambda one: one[0])
+        model = fit([(slots, is_good) for _, slots, is_good in kept]).astype(np.float32)
+        parts.save_npy(run.tmp / MODEL, model)
+        scores = {kind: np.array([_score(model, s) for _, s, good in measured if good == kind]) for kind in files}
+        right = (scores[True] >= 0.5).sum() + (scores[False] < 0.5).sum()
+        run.figures = {
+            "good": counts["", True],
+            "bad": counts["", False],
+            "held_out": len(measured),
+            "area": round(_area(scores[True], scores[False]), DIGITS),
+            "accuracy": round(float(right / len(measured)), DIGITS),
+            "score": {
+                "good": round(float(scores[True].mean()), DIGITS),
+                "bad": round(float(scores[False].mean()), DIGITS),
+            },
+        }
+    return run.manifest or {}
+
+
+def _draw(identity: str, is_good: bool) -> int:
+    import xxhash
+
+    return int(xxhash.xxh3_64_intdigest(f"quality {is_good} {identity}".encode("utf-8", "surrogatepass")))
+
+
+@functools.lru_cache(maxsize=1)
+def scorer(name: str) -> Scorer:
+    """What scores texts: the model in a folder that `train` wrote, or the function MODULE:FUNCTION.
+
+    Raises ConfigError for a function that cannot be imported, DataError for a folder without a model."""
+    if ":" in name and not paths.on_bucket(name):
+        module, _, function = name.partition(":")
+        try:
+            own: Scorer = getattr(importlib.import_module(module), function)
+            return own
+        except (ImportError, AttributeError) as error:
+            raise ConfigError(f"scorer {name}: cannot be imported ({error}); write MODULE:FUNCTION") from error
+    path = paths.of(name) / MODEL
+    try:
+        with paths.reading(path) as file:
+            model = np.lib.format.read_array(file, allow_pickle=False)
+    except (OSError, ValueError) as error:
+        paths.not_damage(error)
+        raise DataError(
+            f"{path}: holds no model ({str(error)[:80]}); name the folder that `tigerjax data quality train` wrote"
+        ) from error
+    if model.shape != (SLOTS + 1,) or not np.isfinite(model).all():
+        raise DataError(f"{path}: is no model of this version; train it again")
+    return lambda texts: [_score(model, features(text)) for text in texts]
+
+
+def _inputs(name: str) -> tuple[Path, ...]:
+    """The files that decide the scores: those of the model, or the module of the function."""
+    scores = scorer(name)
+    if ":" in name and not paths.on_bucket(name):
+        source = inspect.getsourcefile(inspect.unwrap(scores))
+        return (Path(source),) if source else ()
+    return (paths.of(name) / MODEL,)
+
+
+def _nothing(work: Path, number: int, documents: list[parts.Document]) -> dict[str, Any]:
+    return {}
+
+
+def _score_part(work: Path, shards: int, name: str, least: float, number: int) -> dict[str, Any]:
+    drawn, figures = Samples(), Counter[str]()
+
+    def found() -> Iterator[tuple[int, records.Record | None]]:
+        for place, record, given in _scored(documents_of(work, number), name):
+            score = float(given)
+            if not 0 <= score <= 1:
+                raise DataError(f"record {record['id']!r}: scorer {name} gave {score}; a score is from 0 to 1")
+            score = round(score, DIGITS)
+            tenth = f"{min(int(score * 10), 9) / 10}"
+            figures[tenth] += 1
+            drawn.add(f"score {tenth}", record["id"], record["text"], f"score {score}")
+            meta = record.get("meta")
+            meta = {**meta} if isinstance(meta, dict) else {} if meta is None else {"meta": meta}
+            yield place, None if score < least else {**record, "meta": meta | {"quality": score}}
+
+    return {**decided(work, number, found(), drawn), **figures}
+
+
+def _scored(documents: Iterator[tuple[int, records.Record]], name: str) -> Iterator[tuple[int, records.Record, float]]:
+    """(place, document, score), of which TOGETHER are scored at one time."""
+    scores = scorer(name)
+    while group := list(itertools.islice(documents, TOGETHER)):
+        made = list(scores([record["text"] for _, record in group]))
+        if len(made) != len(group):
+            raise DataError(f"scorer {name} gave {len(made)} scores for {len(group)} texts; one for each is needed")
+        yield from ((place, record, score) for (place, record), score in zip(group, made, strict=True))
+
+
+def _decide(name: str, least: float, corpus: Corpus) -> list[dict[str, Any]]:
+    return corpus.by_part(_score_part, "score", name, least)
+
+
+def _figures(totals: dict[str, int]) -> dict[str, Any]:
+    return {"by_score": {name: count for name, count in totals.items() if name[0].isdigit()}}
+
+
+def score_files(
+    inputs: Sequence[str | Path],
+    model: str | Path,
+    out: str | Path,
+    *,
+    least: float = 0.0,
+    runner: Runner | None = None,
+) -> dict[str, Any]:
+    """Writes the score of each document to its `meta.quality`, and drops those below `least`; returns the manifest.
+
+    `model` is a folder of `train`, or MODULE:FUNCTION. The figure `by_score` counts documents by the tenth of their
+    scores. Raises DataError for an SFT example, and for a function that returns no number from 0 to 1.
+    """
+    name = str(model)
+    config = {"model": name if ":" in name else "", "least": least, "version": VERSION}
+    decide = functools.partial(_decide, name, least)
+    stage = DocumentStage("quality_score", "Quality", config, _nothing, decide, _figures, _inputs(name))
+    return run_stage(stage, inputs, out, shards=scan.SHARDS, runner=runner)
