@@ -9,6 +9,7 @@ server there, one that others wrote (tests/files/test_foreign_server.py).
 
 import base64
 import contextlib
+import dataclasses
 import functools
 import hashlib
 import itertools
@@ -27,9 +28,10 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import foreign_bucket
 
 
+@dataclasses.dataclass(frozen=True)
 class Object:
-    def __init__(self, data: bytes, generation: int):
-        self.data, self.generation = data, generation
+    data: bytes
+    generation: int
 
 
 class Bucket:

@@ -167,5 +167,6 @@ class Drill:
             self.until(lambda: any(p.name.endswith(".partial") for p in partial.iterdir()), "saving")
 
 
-def nothing() -> None:
+def nothing() -> object:
     """Undoes a fault of which nothing is left."""
+    return None
