@@ -1,9 +1,9 @@
 """Reinforcement learning beside rejection sampling, in the world of `align_world.py`, for `replicate.py`.
 
-Every arm starts from one seed's SFT model, asks 200 of its 2,000 prompts, draws 2,000 answers to them and has them
-scored by the same reward model. No people judge. `sampling` is one round of rejection sampling with ten answers to each
-prompt. `grpo` and `ppo` draw the same number of answers in roll-outs, from weights that have changed in between. Sizes
-and rates were chosen on seed 100 only.
+Every arm starts from one seed's SFT model, draws 2,000 answers, ten to each of 200 prompts or one to each of 2,000, and
+has them scored by the same reward model. No people judge. `sampling` is one round of rejection sampling with ten
+answers to each prompt. `grpo` and `ppo` draw the same number of answers in roll-outs, from weights that have changed in
+between. Sizes and rates were chosen on seed 100 only.
 """
 
 import dataclasses
