@@ -161,6 +161,27 @@ def test_seqio_yields_the_sources_of_a_moving_mixture_in_the_order_of_the_loader
     assert met == set(loader.names)
 
 
+def test_a_later_mixture_with_the_same_files_goes_on_with_the_source_of_the_earlier_one(moving):
+    file = mixture.row_maker(mixture.get_mixture("only_a").tasks[0]).patterns[0]
+    other = mixture.row_maker(mixture.get_mixture("only_c").tasks[0]).patterns[0]
+
+    def registered(name, **sources):
+        mixture.pretraining(name, tokenizer=moving.tokenizer, sources=sources)
+
+    registered("first", x=mixture.Source(file, weight=3, max_epochs=9))
+    registered("second", y=mixture.Source(file, max_epochs=2), z=mixture.Source(other), lines=mixture.Source(
+        file, text_unit="file"))  # fmt: skip
+    data = dataclasses.replace(moving, mixture="first", phases=("3=second",))
+    loader = mixture.open_loader(data, batch_rows=3, seed=0)
+    assert loader.names == ["first.x", "second.lines", "second.z"]
+    assert [task.name for task in mixture.tasks_of(data)] == loader.names
+    assert loader.phases[1].rates == {"first.x": 1, "second.z": 1, "second.lines": 1}
+    rows = loader.rows()["first.x"]
+    mixture.open_loader(data, batch_rows=3, seed=0, total_rows=3 * (2 * rows - 6))  # 9 of phase one
+    with pytest.raises(ConfigError, match=r"(?s)need more than max_epochs.*first\.x .* 2  EXHAUSTED"):
+        mixture.open_loader(data, batch_rows=3, seed=0, total_rows=6 * rows)
+
+
 def test_a_source_of_a_later_phase_that_would_not_last_is_found_before_the_start(moving):
     mixture.add_mixture("phases_short", {"phases.c": 1.0})
     source = mixture.Source(str(mixture.row_maker(mixture.get_mixture("only_c").tasks[0]).patterns[0]), max_epochs=0.5)

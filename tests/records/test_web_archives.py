@@ -1,6 +1,7 @@
 """Web archives: pages become documents, all other records are counted, and damage is one line."""
 
 import gzip
+import zlib
 
 import pytest
 from file_formats import save_warc, warc_record
@@ -30,11 +31,26 @@ def response(number, content):
 
 def test_a_page_is_the_text_that_a_reader_sees():
     assert html_text(PAGE) == TEXT
-    assert html_text("<script>never ends <p>a") == "never ends\n\na"
+    assert html_text("<svg>never ends <p>a") == "never ends\n\na"
+    assert html_text("a<script>cut = ") == html_text("<p>a<br") == html_text("a<div class='") == "a"
+    assert html_text("<a title='1 > 0' id=\"it's > 2\">b</a> c") == "b c"
+
+
+def test_the_blanks_and_newlines_of_code_stay():
+    code = "def f(x):\n    return  x &lt; 1\n\n\n\n    # end\n"
+    shown = "def f(x):\n    return  x < 1\n\n\n\n    # end"
+    assert html_text(f"<p>a  b<pre>{code}</pre>c  d") == f"a b\n\n{shown}\n\nc d"
+    assert html_text("<pre><code>  <b>x</b>\r\n    y</code></pre>") == "  x\n    y"
+
+
+def test_other_tags_and_signs():
     assert html_text("İ" * 9 + "<script>x</SCRIPT>y") == "İ" * 9 + "\ny"
 
 
-@pytest.mark.parametrize("piece", ["<b", "<script>", "<", "<!--", "<!--->", "&amp", "< p", "<p a='", "</", " \n"])
+@pytest.mark.parametrize(
+    "piece",
+    ["<b", "<script>", "<", "<!--", "<!--->", "&amp", "< p", "<p a='", "<p a='>", "<pre>", '<p a="\'>"', "</", " \n"],
+)
 def test_a_page_is_read_in_linear_time(piece):
     assert_linear(lambda n: html_text(piece * 20 * n), 4000)
 
@@ -99,6 +115,26 @@ def test_a_page_of_more_bytes_than_a_record_may_have_is_refused_and_no_page_is_n
     (tmp_path / "b.warc").write_bytes(response(1, bomb))
     with pytest.raises(DataError, match="more than 100,000,000 bytes"):
         list(records.read(tmp_path / "b.warc"))
+
+
+def test_a_page_that_the_crawler_cut_is_read_as_far_as_it_goes_and_another_cut_one_is_bad(tmp_path):
+    page = "<p>中文" + "老虎" * 300 + "</p>"
+    said = b"WARC-Truncated: length\r\nContent-Length"
+    packed = http(gzip.compress(page.encode())[:-10], "text/html", more="Content-Encoding: gzip\r\n")
+    raw = zlib.compressobj(wbits=-15)
+    deflated = http(raw.compress(b"<p>deflated") + raw.flush(), "text/html", more="Content-Encoding: deflate\r\n")
+    content = [
+        response(1, http("<p>中文".encode()[:-1], "text/html; charset=utf-8")).replace(b"Content-Length", said, 1),
+        response(2, packed).replace(b"Content-Length", said, 1),
+        response(3, packed),
+        response(4, http("<meta charset=gbk><p>中文".encode("gbk"), "text/html; charset=none")),
+        response(5, deflated),
+    ]
+    (tmp_path / "a.warc").write_bytes(b"".join(content))
+    made = clean_files([tmp_path / "a.warc"], tmp_path / "out", max_bad_fraction=1)
+    texts = [record["text"] for _, record in jsonl.read_jsonl(tmp_path / "out" / "a.jsonl")]
+    assert texts[0] == "中" and texts[1].startswith("中文老虎") and texts[2:] == ["中文", "deflated"]
+    assert made["counts"]["dropped"] == {"bad": 1}
 
 
 def test_pages_that_cannot_be_decoded_go_to_quarantine(tmp_path):

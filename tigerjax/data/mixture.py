@@ -27,12 +27,12 @@ from typing import Any
 import numpy as np
 
 from tigerjax.config import DataConfig
-from tigerjax.config.phases import starts
 from tigerjax.data import caching
 from tigerjax.data.caching import Caching
 from tigerjax.data.loader import Loader, check_epochs
 from tigerjax.data.proportions import Proportions, measure
 from tigerjax.data.schedule import Phase, needed, order
+from tigerjax.data.sources import get_mixture, limits_of, phases_of, standing, tasks_of
 from tigerjax.data.tasks import (
     Source,
     add_documents_task,
@@ -40,7 +40,7 @@ from tigerjax.data.tasks import (
     add_sft_task,
     row_maker,
 )
-from tigerjax.errors import USERS, ConfigError, DataError, TigerjaxError, near_miss, of_user
+from tigerjax.errors import USERS, ConfigError, DataError, TigerjaxError, of_user
 from tigerjax.files import manifest, paths
 from tigerjax.files.progress import Progress
 from tigerjax.records.tf import start
@@ -156,41 +156,6 @@ def holistic(
     add_mixture(name, rates)
 
 
-def get_mixture(name: str) -> Any:
-    """The registered SeqIO mixture; ConfigError with similar names when there is none."""
-    _, seqio = start()
-
-    if name not in seqio.MixtureRegistry.names():
-        there = sorted(seqio.MixtureRegistry.names())
-        near = near_miss(name, there) or f"; there are {', '.join(there) or 'none'}"
-        raise ConfigError(f"mixture {name!r} is not registered; data.modules must name its module{near}")
-    return seqio.MixtureRegistry.get(name)
-
-
-def tasks_of(data: DataConfig) -> list[Any]:
-    """The SeqIO tasks that a config's mixture and the mixtures of its later phases read, by their names.
-
-    Raises ConfigError for a mixture that is not registered.
-    """
-    mixtures = [data.mixture, *(one.mixture for one in starts(data.phases))]
-    tasks = {task.name: task for name in mixtures for task in get_mixture(name).tasks}
-    return [tasks[name] for name in sorted(tasks)]
-
-
-def phases_of(data: DataConfig, batch_rows: int) -> list[Phase]:
-    """What the loader of a config follows: the shares of its mixture, and of those of later phases."""
-
-    def rates(name: str) -> dict[str, float]:
-        mixture = get_mixture(name)
-        return {task.name: float(mixture.get_rate(task)) for task in mixture.tasks}
-
-    phases = [Phase(rates(data.mixture))]
-    for one in starts(data.phases):
-        first, ramp = one.first * batch_rows, (one.whole - one.first) * batch_rows
-        phases.append(Phase(rates(one.mixture), first, ramp, phases[-1].rates if ramp else {}))
-    return phases
-
-
 def add_moving(data: DataConfig, batch_rows: int) -> Any:
     """Registers the mixture of a config with phases in SeqIO, and returns it: MIXTURE.STEP.MIXTURE…, such as
     mine.8000.anneal. What its `get_dataset` yields is in the order of the loader."""
@@ -293,8 +258,8 @@ def open_loader(
         progress=progress,
     )
     caching.by_hosts(tasks, how)
-    limits = {task.name: maker.max_epochs for task in tasks if (maker := row_maker(task)) is not None}
-    measure({name: _tokens_of_an_epoch(folder) for name, folder in folders.items()})
+    measure({name: _tokens_of_an_epoch(folders[task.name]) for name, task in standing(data).items()})
+    limits = limits_of(data)
     phases = phases_of(data, batch_rows)
     loader = Loader(folders, phases, batch_rows, data.seq_len, seed, mine=mine, max_epochs=limits)
     loader.vocab_size = tokenizer.size

@@ -103,6 +103,10 @@ class RowMaker:
         own |= {"passes": self.passes} if self.passes else {}
         return own | ({"held_out": self.split.share} if self.split.share else {})
 
+    def same_rows(self) -> "RowMaker":
+        """Equal for the makers of the same rows, whatever else their sources say."""
+        return dataclasses.replace(self, max_epochs=None, sequence_length=None)
+
     def of_kind(self, kind: Kind) -> "RowMaker":
         """A maker of another kind, which adds to the same counts."""
         return dataclasses.replace(self, kind=kind)

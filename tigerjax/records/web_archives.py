@@ -6,6 +6,7 @@ pages that were not found, are no documents: one line on standard error counts t
 records of the file, from 1.
 """
 
+import codecs
 import contextlib
 import io
 import re
@@ -160,15 +161,16 @@ def _http(content: bytes) -> tuple[dict[str, str], bytes]:
 def parse_page(where: str, record: WebRecord) -> jsonl.Record:
     """A record of an archive as a document. DataError for a text that cannot be decoded."""
     fields, body = record.fields, record.content
+    cut = fields.get("warc-truncated", "") != ""  # the crawler took a part of the page, and says so
     media, charset = _media(fields.get("content-type", "")), _CHARSET.search(fields.get("content-type", ""))
     if fields["warc-type"].lower() == "response":
         http, body = _http(record.content)
         media, charset = _media(http.get("content-type", "")), _CHARSET.search(http.get("content-type", ""))
         if "chunked" in http.get("transfer-encoding", "").lower():
             body = _joined_chunks(body)
-        body = _unpacked(where, http.get("content-encoding", "").lower(), body)
+        body = _unpacked(where, http.get("content-encoding", "").lower(), body, cut=cut)
     html = media != "text/plain"
-    text = _decoded(where, body, charset[1] if charset else declared_charset(body) if html else "")
+    text = _decoded(where, body, _charset(charset[1] if charset else "", body if html else b""), cut=cut)
     document: dict[str, Any] = {"text": html_text(text) if html else text.replace("\r\n", "\n").strip("\n")}
     names = {"id": "warc-record-id", "url": "warc-target-uri", "date": "warc-date"}
     found = {name: fields[field].strip("<>") for name, field in names.items() if fields.get(field)}
@@ -190,38 +192,58 @@ def _joined_chunks(body: bytes) -> bytes:
     return b"".join(out) if out else body
 
 
-def _unpacked(where: str, encoding: str, body: bytes) -> bytes:
-    """The body without its compression, at most RECORD_BYTES of it. DataError for one that is not read."""
+def _unpacked(where: str, encoding: str, body: bytes, *, cut: bool) -> bytes:
+    """The body without its compression, at most RECORD_BYTES of it; of a `cut` one what is there.
+
+    DataError for one that is not read."""
     if encoding in ("", "identity") or (encoding == "gzip" and not body.startswith(b"\x1f\x8b")):
         return body  # some crawlers unpack a body and keep its header
     if encoding not in ("gzip", "x-gzip", "deflate"):
         raise DataError(f"{where}: Content-Encoding {encoding[:40]!r} is not read; crawl with gzip, or leave it out")
-    wbits = zlib.MAX_WBITS | 32
-    with contextlib.suppress(zlib.error):
-        unpacker = zlib.decompressobj(wbits)
-        out = unpacker.decompress(body, packed.RECORD_BYTES)
-        if unpacker.unconsumed_tail:
-            raise packed.too_long(where, packed.RECORD_BYTES)
-        return out
+    for wbits in (zlib.MAX_WBITS | 32, -zlib.MAX_WBITS):  # some servers send deflate without a header
+        with contextlib.suppress(zlib.error):
+            unpacker = zlib.decompressobj(wbits)
+            out = unpacker.decompress(body, packed.RECORD_BYTES)
+            if unpacker.unconsumed_tail:
+                raise packed.too_long(where, packed.RECORD_BYTES)
+            if cut or unpacker.eof:
+                return out
+            break
     raise DataError(f"{where}: the page is not whole: its {encoding} data is damaged; leave the record out")
 
 
-def _decoded(where: str, body: bytes, charset: str) -> str:
-    """The text of a body. Without a charset it is UTF-8."""
+def _charset(header: str, page: bytes) -> str:
+    """The charset of a body: of the header, or where it names none that is known, of the page itself."""
+    for given in (header, declared_charset(page)):
+        with contextlib.suppress(LookupError):
+            if given and codecs.lookup(CHARSETS.get(given.lower(), given)):
+                return given
+    return header
+
+
+def _decoded(where: str, body: bytes, charset: str, *, cut: bool) -> str:
+    """The text of a body. Without a charset it is UTF-8. A `cut` body may end within a character."""
     name = CHARSETS.get(charset.lower(), charset) or "utf-8"
     if body.startswith(jsonl.BOM):
         name = "utf-8-sig"
     try:
-        text = body.decode(name)
+        text = _text(body, name, cut)
         text.encode()  # some charsets can name half of a surrogate pair
     except LookupError as error:
         raise DataError(f"{where}: charset {charset[:40]!r} is not known; leave the record out") from error
     except ValueError as error:
         try:
-            return body.decode("utf-8")
+            return _text(body, "utf-8", cut)
         except UnicodeDecodeError:
             reason = error.reason if isinstance(error, UnicodeError) and hasattr(error, "reason") else "damaged"
             raise DataError(
                 f"{where}: the page is not in its charset {name} ({reason}); leave the record out"
             ) from error
     return text
+
+
+def _text(body: bytes, name: str, cut: bool) -> str:
+    if not cut:
+        return body.decode(name)
+    "".encode(name)  # refuses codecs that are no charset, as bytes.decode does
+    return codecs.getincrementaldecoder(name)().decode(body)

@@ -16,7 +16,12 @@ _BOILERPLATE = re.compile(
     ),
     re.I,
 )
-_ENDS = re.compile(r"(?<=[。！？\n])|(?<=[.!?] )")
+# Closing quotes belong to their sentence. A period before a small letter, or behind an initial or a title, ends none.
+_ENDS = re.compile(
+    r"(?<=[。！？])(?![。！？”’」』）])|(?<=[。！？][”’」』）])(?![”’」』）])|(?<=\n)"
+    r"|(?<=[.!?] )(?<!\b[A-Z]\. )(?<!\b(?:Mr|Dr|St|vs|No|Mt|cf)\. )(?<!\b(?:Mrs|Rev)\. )"
+    r"(?<![ (]e\.g\. )(?<![ (]i\.e\. )(?![a-z])"
+)
 
 
 def boilerplate(text: str) -> str:
