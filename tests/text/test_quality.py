@@ -83,6 +83,13 @@ def test_what_cannot_be_learnt_from_is_one_line(files, model, tmp_path):
         score_files([files / "docs.jsonl"], tmp_path / "none", tmp_path / "no")
 
 
+def test_texts_that_are_called_good_and_bad_are_counted(files, tmp_path, capfd):
+    train([files / "good.jsonl"], [files / "bad.jsonl", files / "docs.jsonl"], tmp_path / "apart")
+    assert "too, from which" not in capfd.readouterr().err
+    train([files / "good.jsonl", files / "docs.jsonl"], [files / "bad.jsonl", files / "docs.jsonl"], tmp_path / "both")
+    assert "20 of 140 bad texts are good ones too" in capfd.readouterr().err
+
+
 def test_the_area_is_the_share_of_pairs_in_order():
     import numpy as np
 

@@ -39,7 +39,9 @@ def tell(source: str, figures: Mapping[str, Any], max_dropped: float) -> None:
     if cut := figures.get("shortened", 0):
         records.note(f"source {source}: {cut} of {total} examples are longer than seq_len={seq_len} and were cut to it")
     if "held_out" in figures:
-        records.note(f"source {source}: {figures['held_out']} of {total + figures['held_out']} records are held out")
+        trained_on = total + figures.get(weighted.LEFT_OUT, 0) - figures.get(weighted.REPEATED, 0)  # over all passes
+        there = trained_on // len(figures.get("passes") or [1]) + figures["held_out"]
+        records.note(f"source {source}: {figures['held_out']} of {there} records are held out")
     if unread := figures.get(weighted.UNREAD):
         records.note(f"source {source}: {unread} documents have a weight, which is not read; Source(passes=…) reads it")
     if weighted.LEFT_OUT in figures:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 EMAIL, PHONE, IDENTITY, KEY = "[EMAIL]", "[PHONE]", "[ID]", "[KEY]"
 """The masks."""
 _WIDE = {0xFF10 + digit: ord("0") + digit for digit in range(10)}
-_WIDE |= dict(zip(map(ord, "＋（）－Ｘｘ＠．"), "+()-Xx@.", strict=True))
+_WIDE |= {ord(wide): ord(half) for wide, half in zip("＋（）－Ｘｘ＠．", "+()-Xx@.", strict=True)}
 _HAS_WIDE = re.compile("[０-９＋（）－Ｘｘ＠．]")
 _DASH = re.compile(r"(?<=[0-9)])[‐‑–—](?=[0-9])")
 # The method of a product of matrices, as in a@b.sum(0), is no address; joe@tiger.org(office) is one.
@@ -75,7 +75,8 @@ def _masked(form: re.Pattern[str], mask: str, text: str, is_one: Callable[[re.Ma
     matched as half-width ones; each is one character, so the places are the same."""
     plain = text.translate(_WIDE) if _HAS_WIDE.search(text) else text
     plain = _DASH.sub("-", plain)
-    out, at = [], 0
+    out: list[str] = []
+    at = 0
     for match in form.finditer(plain):
         if is_one(match):
             out += text[at : match.start()], mask

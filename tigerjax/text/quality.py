@@ -110,10 +110,16 @@ def train(
             return run.manifest or {}
         kept: list[tuple[int, np.ndarray, bool]] = []
         measured: list[tuple[int, np.ndarray, bool]] = []
+        good_texts: set[int] = set()
+        on_both_sides = 0
         for is_good, given in ((True, good), (False, bad)):
             for record in records.documents_and_examples(given):
-                draw = _draw(record["id"], is_good)
-                one = (draw, features(records.text_of(record)), is_good)
+                draw, text = _draw(record["id"], is_good), records.text_of(record)
+                if is_good:
+                    good_texts.add(hash(text))
+                else:
+                    on_both_sides += hash(text) in good_texts
+                one = (draw, features(text), is_good)
                 (measured if draw < held_out * 2**64 else kept).append(one)
         counts = Counter(
             ("held-out " if side is measured else "", good) for side in (kept, measured) for *_, good in side
@@ -125,6 +131,11 @@ def train(
                         f"{records.shown(files[is_good])}: {there} {side}{name} texts, but {LEAST_EXAMPLES} are needed;"
                         " give more texts, or another --held-out"
                     )
+        if on_both_sides:
+            records.note(
+                f"{on_both_sides} of {counts['', False] + counts['held-out ', False]} bad texts are good ones too, from"
+                " which nothing can be learnt; remove them from one side"
+            )
         kept.sort(key=lambda one: one[0])
         model = fit([(slots, is_good) for _, slots, is_good in kept]).astype(np.float32)
         parts.save_npy(run.tmp / MODEL, model)
