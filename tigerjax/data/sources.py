@@ -37,7 +37,7 @@ def _mixtures(data: DataConfig) -> list[str]:
 def standing(data: DataConfig) -> dict[str, Any]:
     """{name of a task of a config's mixtures: the task that is read for it}.
 
-    Where an earlier phase has a source of the same rows, that one goes on. Its name and what may differ between
+    Where an earlier phase has a source of the same rows, that one is read on. Its name and what may differ between
     phases, weight and max_epochs, do not count.
     """
     made: dict[str, Any] = {}
