@@ -81,7 +81,12 @@ def mesh_of_several(degrees: MeshConfig) -> Mesh | None:
     """The mesh for sampling and evaluation; None when it would be a single device.
 
     It is `run_mesh`, except that rows are not cut along T: the devices of 'sequence' are added to those of 'fsdp' and
-    read rows of their own. Weights lie as in training."""
+    read rows of their own. Weights lie as in training. ConfigError for degrees with `least_data`."""
+    if degrees.least_data is not None:
+        raise ConfigError(
+            f"mesh.least_data={degrees.least_data} is for training; leave it out here, and set mesh.data to the copies"
+            " that are there"
+        )
     mesh = _mesh_of(dataclasses.replace(degrees, fsdp=degrees.fsdp * degrees.sequence, sequence=1))
     return mesh if mesh.size > 1 else None
 

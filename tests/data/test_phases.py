@@ -256,10 +256,10 @@ def test_stats_show_the_shares_and_epochs_of_a_run_and_the_page_draws_them(movin
 
 
 def test_a_phase_after_the_last_step_is_refused():
-    refuse_late(("8=a",), 9, "--steps")
+    refuse_late(("8=a",), 9, "--total-steps")
     for given in (("9=a",), ("4-9=a",)):
-        with pytest.raises(ConfigError, match="the phase of a is whole from step 9 on, but --steps=9"):
-            refuse_late(given, 9, "--steps")
+        with pytest.raises(ConfigError, match="the phase of a is whole from step 9 on, but --total-steps=9"):
+            refuse_late(given, 9, "--total-steps")
 
 
 def test_a_run_that_reads_no_mixture_has_no_phases():

@@ -189,7 +189,7 @@ RUNS = [
         before=my_mixture,
     ),
     Line(
-        "tigerjax data stats mine --modules my_mixture --seq-len 2048 --steps 10000 --global-batch-size 64"
+        "tigerjax data stats mine --modules my_mixture --seq-len 2048 --total-steps 10000 --global-batch-size 64"
         " --phases 9000=mine_anneal --page shares.html",
         with_={"2048": "64"},
         why="as above",

@@ -11,7 +11,7 @@ from tiny_run import SILENT, TinyLoader, tiny_config
 
 from tigerjax.config import MeshConfig
 from tigerjax.errors import ConfigError
-from tigerjax.mesh import make_mesh
+from tigerjax.mesh import make_mesh, mesh_of_several
 from tigerjax.train import elastic
 from tigerjax.train.loop import train
 
@@ -73,6 +73,11 @@ def test_a_start_with_a_number_of_devices_that_cannot_go_on_says_why(least, devi
     with pytest.raises(ConfigError) as error:
         elastic.of_present(whole, devices)
     assert said in str(error.value)
+
+
+def test_sampling_takes_no_least_data():
+    with pytest.raises(ConfigError, match=r"mesh\.least_data=1 is for training"):
+        mesh_of_several(MeshConfig(data=2, least_data=1))
 
 
 def test_a_run_without_least_data_is_refused_as_before():

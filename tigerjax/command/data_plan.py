@@ -37,7 +37,7 @@ class StagesOptions:
             if (stage in self.stages) != bool(there):
                 raise ConfigError(f"the stage {stage} and {option} need each other; give both, or none of them")
         if len(set(self.stages)) != len(self.stages) or "cache" in self.stages[:-1]:
-            raise ConfigError(f"--stages {' '.join(self.stages)}: name each stage once, and cache as the last")
+            raise ConfigError(f"--stages {' '.join(self.stages)}: give each stage once, and cache as the last")
         if self.training is not None and self.tokenizer is None:
             raise ConfigError("--training needs the tokens, which the stage cache counts; plan it, with --tokenizer")
 

@@ -210,7 +210,7 @@ def data_cache(config: ConfigFile, runner: str = "local", verify: bool = False, 
 class StepsOptions:
     """The steps of a run over which the shares of a mixture are shown."""
 
-    steps: Count | None = None  # Of the run, whose epochs and shares are shown; None shows one epoch only
+    total_steps: Count | None = None  # Of the run, whose epochs and shares are shown; None shows one epoch only
     global_batch_size: Count = 1  # Rows in a step
     phases: tuple[str, ...] = ()  # Other mixtures from later steps on, as in data.phases: 8000=anneal
     page: Path | None = None  # An HTML page with the shares over the steps
@@ -228,25 +228,25 @@ def data_stats(
 ) -> None:
     """Shows the token shares of a mixture, wanted and realised, and how full its rows are.
 
-    The realised shares are those of one epoch. With --steps it also shows the shares and epochs of a run, whose mixture
-    may change by --phases, and draws them to --page. Rows that are not cached yet are made first.
+    The realised shares are those of one epoch. With --total-steps it also shows the shares and epochs of a run, whose
+    mixture may change by --phases, and draws them to --page. Rows that are not cached yet are made first.
 
     Example: tigerjax data stats my_holistic --modules my_mixture --seq-len 2048 --json stats.json
     """
     from tigerjax.data import moving
     from tigerjax.data.mixture import figures, mixture_config, open_loader
 
-    if over.steps is None and (over.phases or over.page):
-        raise ConfigError("--phases and --page are about the steps of a run; give their number as --steps")
-    if over.steps is not None:
-        refuse_late(over.phases, over.steps, "--steps")
+    if over.total_steps is None and (over.phases or over.page):
+        raise ConfigError("--phases and --page are about the steps of a run; give their number as --total-steps")
+    if over.total_steps is not None:
+        refuse_late(over.phases, over.total_steps, "--total-steps")
     data = mixture_config(mixture, modules, cache_dir, seq_len, max_dropped, over.phases)
     loader = open_loader(data, batch_rows=over.global_batch_size, seed=0, progress=show_progress)
     shown = figures(loader, seq_len)
-    if over.steps is not None:
-        shown |= {"run": moving.figures(loader, over.steps)}
-    if over.steps is not None and over.page is not None:
-        moving.write_page(loader, mixture, over.steps, over.page)
+    if over.total_steps is not None:
+        shown |= {"run": moving.figures(loader, over.total_steps)}
+    if over.total_steps is not None and over.page is not None:
+        moving.write_page(loader, mixture, over.total_steps, over.page)
         shown |= {"page": str(over.page)}
     show(shown, json)
 

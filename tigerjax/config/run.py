@@ -25,8 +25,8 @@ class MeshConfig:
     sequence: Count = 1  # Shares of each row along T, for long rows; the weights along D are split by it too
     tensor: Count = 1  # Shards of the heads, of the mlp and of the vocabulary
     least_data: Count | None = dataclasses.field(default=None, metadata={LATER: True})
-    """A start that finds fewer than `data` copies, as when a slice is lost, goes on with those that are there, if they
-    are at least so many: each computes more micro-batches, and the global batch stays. None: such a start is refused"""
+    """Training starts with fewer copies than `data`, as when a slice is lost, if at least so many are there: each
+    computes more micro-batches, and the global batch stays. None: it needs all"""
 
     def __post_init__(self) -> None:
         check(self, "mesh.")

@@ -120,7 +120,10 @@ def run(stage: str, given: Sequence[Path], folder: Path, wanted: PlannedStages) 
         if process.returncode:
             said.seek(0)
             lines = said.read().decode(errors="replace").strip().splitlines()
-            raise DataError(f"the sample's stage {stage} failed: {lines[-1] if lines else process.returncode}")
+            raise DataError(
+                f"the sample's stage {stage} failed: {lines[-1] if lines else process.returncode}; correct that, and"
+                " plan again"
+            )
     left, _ = _bytes(folder / "out")
     return Measured(taken, usage.ru_maxrss * 1024 / 1e9, max(most[0], left), most[1], left)
 

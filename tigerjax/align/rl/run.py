@@ -57,7 +57,7 @@ def train(
     asked, counts = prompts.read(config, settings, tokenizer)
     loader = PromptLoader(asked, config, settings, tokenizer.sha256)
     chat = start_model(config, tokenizer)
-    rewards = Rewards(config, settings, tokenizer, mesh_of_several(config.mesh))
+    rewards = Rewards(config, settings, tokenizer, mesh_of_several(dataclasses.replace(config.mesh, least_data=None)))
     _say(config, settings, mesh, counts, chat)
     own_reference = objectives.holds_reference(config)
     drawing = RolloutBatches(
