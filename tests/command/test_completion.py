@@ -48,7 +48,7 @@ not_pretraining("my_nothing")
     [
         ("tigerjax t", ["tokenizer", "train"]),
         ("tigerjax data de", ["dedup", "decontaminate"]),
-        ("tigerjax data dedup ", ["exact", "near", "against-sft"]),
+        ("tigerjax data dedup ", ["exact", "near", "soft", "substrings", "site-lines", "against-sft"]),
         ("tigerjax data dedup against-sft --ac", ["--action"]),
         ("tigerjax data dedup against-sft --docs zh.jsonl --action ", ["cut", "drop", "report"]),
         ("tigerjax train configs/x.py --optim.p", ["--optim.peak-lr"]),
