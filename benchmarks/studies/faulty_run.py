@@ -61,8 +61,9 @@ class Drill:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
-        waits = {"start": START_S, "stall": STALL_S, "heartbeat": HEARTBEAT_S, "barrier": 2 * STALL_S}
-        options = [word for name, s in waits.items() for word in (f"--hosts.{name}-timeout-s", str(s * patience))]
+        limits = {"start": START_S, "stall": STALL_S, "heartbeat": HEARTBEAT_S, "barrier": 2 * STALL_S}
+        waits = {f"--hosts.{name}-timeout-s": str(round(seconds * patience)) for name, seconds in limits.items()}
+        options = [word for pair in waits.items() for word in pair]
         started = []
         for number, log in enumerate(self.logs):
             command = [sys.executable, "-m", "tigerjax", "train", "configs/drill.py", "--out", str(folder)]
