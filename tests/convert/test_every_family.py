@@ -37,6 +37,16 @@ MODELS = {
 }
 
 
+YARN = {"rope_type": "yarn", "factor": 4.6, "original_max_position_embeddings": 13, "beta_fast": 1.7, "truncate": False}
+LLAMA_3 = {"rope_type": "llama3", "factor": 5.9, "original_max_position_embeddings": 13, "low_freq_factor": 0.3}
+ROPES = {
+    "linear": {"rope_scaling": {"type": "linear", "factor": 3.7}},
+    "dynamic": {"rope_scaling": {"type": "dynamic", "factor": 5.3}},
+    "yarn": {"rope_scaling": YARN},
+    "llama3": {"rope_scaling": LLAMA_3 | {"high_freq_factor": 1.4}},
+}
+
+
 def read(tmp_path, **fields):
     (tmp_path / "config.json").write_text(json.dumps(FIELDS | fields))
     return families.read_hf_config(tmp_path)
@@ -45,9 +55,19 @@ def read(tmp_path, **fields):
 @pytest.mark.parametrize("reward", [False, True], ids=["language", "reward"])
 @pytest.mark.parametrize("name", ["llama", "mistral", "qwen2_window", "qwen3", "qwen3_bias"])
 def test_weights_come_back_bit_by_bit_and_fields_as_they_were(name, reward, tmp_path):
-    family = families.of(read(tmp_path, **MODELS[name]).config)
+    goes_out_and_comes_back(tmp_path, MODELS[name], reward)
+
+
+@pytest.mark.parametrize("rope", ROPES)
+@pytest.mark.parametrize("name", ["llama", "mistral", "qwen2", "qwen3"])
+def test_a_model_of_each_kind_of_rope_comes_back_bit_by_bit(name, rope, tmp_path):
+    goes_out_and_comes_back(tmp_path, MODELS[name] | ROPES[rope], False)
+
+
+def goes_out_and_comes_back(tmp_path, fields, reward):
+    family = families.of(read(tmp_path, **fields).config)
     architectures = [family.HF_REWARD if reward else family.HF_LANGUAGE]
-    own = MODELS[name] | {"architectures": architectures} | ({"id2label": {"0": "reward"}} if reward else {})
+    own = fields | {"architectures": architectures} | ({"id2label": {"0": "reward"}} if reward else {})
     opened = read(tmp_path, **own)
     model = (family.reward_model if reward else family.language_model)(opened.config, FLOAT32)
     shapes = nn.unbox(jax.eval_shape(lambda key: init(model, key), jax.random.key(0)))
