@@ -54,8 +54,8 @@ class Log:
         self.flush()
 
     def _keep(self, text: bytes | None) -> None:
-        """Leaves `text` in the file, or its complete lines where that is None. Where the file begins with them, the rest
-        is cut off, so that a disk that is full loses no line; else the file is replaced in one go."""
+        """Leaves `text` in the file, or its complete lines where that is None. Where the file begins with that, the
+        rest is cut off, so that no line is lost where the disk is full; else the file is replaced in one go."""
         old = self._path.read_bytes()
         text = old[: old.rfind(b"\n") + 1] if text is None else text
         if old.startswith(text):
