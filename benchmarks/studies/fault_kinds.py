@@ -56,7 +56,7 @@ def flipped(drill: Drill, path: Path) -> Callable[[], object]:
 
 def damaged_rows(drill: Drill) -> Callable[[], object]:
     """A bit in every 32nd byte of a file of rows is another one, so that no row of it is whole; then they are as they
-    were. One bit is found too, but only when its row is read, which may be long after."""
+    were. A single bit is found as well: at the next start, or when its row is read, which may be long after."""
     path = rows(drill)
     kept = path.read_bytes()
     data = bytearray(kept)
@@ -167,11 +167,12 @@ KINDS = (
     Kind("a file of a checkpoint is gone", "before", lambda d: removed(newest(d, "d/*"))),
     Kind("a bit of a local share", "before", lambda d: flipped(d, local_share(d))),
     Kind("a local share is gone", "before", lambda d: removed(local_share(d))),
-    Kind("bits of the rows", "before", damaged_rows, frozenset({3}), "rows are damaged"),
-    Kind("a file of rows is gone", "before", lambda d: moved(d, rows(d))),
+    Kind("bits of the rows", "before", damaged_rows, line="the stage is done again"),
+    Kind("bits of the rows while it reads", "training", damaged_rows, frozenset({3}), "rows are damaged"),
+    Kind("a file of rows is gone", "before", lambda d: moved(d, rows(d)), line="the stage is done again"),
     Kind("a read that hangs", "before", hanging, frozenset(FATAL), "no step finished"),
-    Kind("the disk of all is full", "before", lambda d: disk(d, *range(PROCESSES)), frozenset({3}), "no space left"),
-    Kind("the disk of one is full", "before", lambda d: disk(d, PROCESSES - 1), frozenset({3}), "no space left"),
+    Kind("the disk of all is full", "before", lambda d: disk(d, *range(PROCESSES)), frozenset({3}), "no space left|the disk is full"),
+    Kind("the disk of one is full", "before", lambda d: disk(d, PROCESSES - 1), frozenset({3}), "no space left|the disk is full"),
     Kind("a folder that cannot be written", "training", lambda d: fixed(d, d.folder / "checkpoints"),
          frozenset({1, 2, 3}), "checkpoints", needs_root=True),
     Kind("two runs in one folder", "training", second),

@@ -32,7 +32,7 @@ class Wrong(Exception):
 @dataclasses.dataclass(frozen=True)
 class Kind:
     """A kind of fault. `hit` makes it and returns what undoes it. With `codes` the run must end with these, and say
-    `line`; without, it must continue by itself."""
+    `line`; without codes it must continue by itself."""
 
     name: str
     moment: str
@@ -154,9 +154,9 @@ class Drill:
                 codes = self.ended()
                 if not set(codes) & kind.codes or 0 in codes:
                     raise Wrong(f"exit codes {codes} in place of {sorted(kind.codes)}: {self.lines()}")
-                if kind.line and not re.search(kind.line, self.said()):
-                    raise Wrong(f"no line says {kind.line!r}: {self.lines()}")
                 outcome = f"ended with {'/'.join(str(code) for code in sorted(set(codes)))}"
+            if kind.line and not re.search(kind.line, self.said()):
+                raise Wrong(f"no line says {kind.line!r}: {self.lines()}")
         finally:
             self.kill()
             self.stopped = None
