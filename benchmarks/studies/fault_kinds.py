@@ -154,6 +154,7 @@ def clock(drill: Drill) -> Callable[[], object]:
     return nothing
 
 
+FULL = "no space left|the disk is full"
 KINDS = (
     Kind("a process is killed", "training", lambda d: one(d, signal.SIGKILL), frozenset(FATAL)),
     Kind("all are killed", "training", lambda d: every(d, signal.SIGKILL), frozenset(FATAL)),
@@ -171,10 +172,10 @@ KINDS = (
     Kind("bits of the rows while it reads", "training", damaged_rows, frozenset({3}), "rows are damaged"),
     Kind("a file of rows is gone", "before", lambda d: moved(d, rows(d)), line="the stage is done again"),
     Kind("a read that hangs", "before", hanging, frozenset(FATAL), "no step finished"),
-    Kind("the disk of all is full", "before", lambda d: disk(d, *range(PROCESSES)), frozenset({3}), "no space left|the disk is full"),
-    Kind("the disk of one is full", "before", lambda d: disk(d, PROCESSES - 1), frozenset({3}), "no space left|the disk is full"),
+    Kind("the disk of all is full", "before", lambda d: disk(d, *range(PROCESSES)), frozenset({3}), FULL),
+    Kind("the disk of one is full", "before", lambda d: disk(d, PROCESSES - 1), frozenset({3}), FULL),
     Kind("a folder that cannot be written", "training", lambda d: fixed(d, d.folder / "checkpoints"),
-         frozenset({1, 2, 3}), "checkpoints", needs_root=True),
+         frozenset({3}), "change the path or its permissions", needs_root=True),
     Kind("two runs in one folder", "training", second),
     Kind("other rows on one host", "before", lambda d: other(d, "--data.cache-dir", "rows"), frozenset({2, 3})),
     Kind("another tokenizer on one host", "before", lambda d: other(d, "--data.tokenizer", "tok"), frozenset({2, 3})),
