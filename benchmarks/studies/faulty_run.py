@@ -92,8 +92,8 @@ class Drill:
         return " | ".join(dict.fromkeys(re.findall(r"^tigerjax: .*", self.said(), re.MULTILINE)))
 
     def until(self, fine: Callable[[], bool], what: str) -> None:
-        """Returns when `fine()` is; Wrong when the run ends before, or after END_S."""
-        end = time.monotonic() + END_S
+        """Returns when `fine()` is; Wrong when the run ends before, or after twice END_S."""
+        end = time.monotonic() + 2 * END_S
         while not fine():
             if time.monotonic() > end or any(process.poll() is not None for process in self.processes):
                 codes = [process.poll() for process in self.processes]
@@ -142,7 +142,7 @@ class Drill:
         try:
             if kind.moment == "before":
                 undo = kind.hit(self)
-            self.processes = self.start(self.folder)
+            self.processes = self.start(self.folder, patience=1.0 if kind.codes else 5.0)
             if kind.moment != "before":
                 self._reach(kind.moment, reached)
                 undo = kind.hit(self)
