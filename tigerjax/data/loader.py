@@ -208,7 +208,7 @@ class Loader:
         """
         if not isinstance(state, Mapping):
             raise DataError(
-                f"cannot resume: the checkpoint's data position is {str(state)[:60]!r};"
+                f"cannot resume: the checkpoint's data position is {state!r:.60};"
                 " resume from an earlier checkpoint"
             )
         mine: dict[str, Any] = json.loads(json.dumps(self.state()))
