@@ -73,7 +73,8 @@ def test_empty_texts_and_foreign_prompts_are_counted_and_named(tmp_path, capsys)
 
 
 def test_whatever_is_no_pair_is_counted_where_the_user_sees_it(tmp_path, capsys):
-    tied = {"instruction": "q t", "completions": [{"response": t, "overall_score": n} for t, n in (("a", 5), ("b", 2), ("c", 2))]}
+    scores = {"a": 5, "b": 2, "c": 2}
+    tied = {"instruction": "q t", "completions": [{"response": t, "overall_score": n} for t, n in scores.items()]}
     records = [pair("q a"), pair("q b", rejected="good"), pair("q c", rejected="good"), tied]
     _, counts = fitted(tmp_path, records, max_dropped=0.0)
     assert counts["dropped"] == {"identical": 2, "tie": 1}
