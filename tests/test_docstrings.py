@@ -1,6 +1,7 @@
-"""What the functions of a room's face (its `__init__.py`) say of the errors that they raise."""
+"""What docstrings say: of errors, those of a room's face (its `__init__.py`); of formulas, where they are from."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -43,3 +44,53 @@ def test_a_function_of_a_face_says_under_which_condition_it_raises_what(room: st
     said = text.partition("Raises")[2]
     for error in raised(function):
         assert error in said, f"tigerjax.{room}.{name} raises {error}; say when: `Raises {error} for …`"
+
+
+FORMULAS = {
+    "train/schedule.py": {"stable_until"},
+    "train/optim.py": {"decay_mask"},
+    "train/adam_8bit.py": set(),
+    "train/policy_loss.py": set(),
+    "train/preference_loss.py": {"preference_loss", "answer_sums"},
+    "model/loss.py": {"token_nll", "loss_by_row"},
+    "model/adapters.py": {"paths", "without"},
+    "model/quantised.py": {"is_quantised", "held_sharding", "with_held", "read_all"},
+    "align/reward_loss.py": set(),
+    "align/rl/advantages.py": {"normalised"},
+}
+"""Modules of formulas that papers gave, and their functions that hold none of their own."""
+OF_TABLES = {"train/optim.py": "KINDS", "train/preference_loss.py": "LOSSES"}
+"""Tables of a module from which a setting chooses a formula; its functions may be private."""
+CONFIGS = ("config/objective.py", "config/reinforcement.py")
+PLACE = r"(equation|algorithm|section|theorem)s? \d"
+
+
+def parsed(path: str) -> ast.Module:
+    return ast.parse((PACKAGE / path).read_text(encoding="utf-8"))
+
+
+def without_source(node: ast.FunctionDef | ast.ClassDef) -> bool:
+    """Whether a docstring lacks the paper's number on arXiv, or where in it the formula stands."""
+    text = " ".join((ast.get_docstring(node) or "").split())
+    return not (re.search(r"arXiv \d{4}\.\d{4,5}", text) and re.search(PLACE, text))
+
+
+@pytest.mark.parametrize("path", FORMULAS)
+def test_a_formula_names_its_paper_and_where_it_stands_in_it(path: str):
+    functions = {node.name: node for node in parsed(path).body if isinstance(node, ast.FunctionDef)}
+    public = {name for name in functions if not name.startswith("_")}
+    assert public >= FORMULAS[path]
+    table = OF_TABLES.get(path)
+    chosen = [n for n in parsed(path).body if isinstance(n, ast.AnnAssign) and ast.unparse(n.target) == table]
+    in_table = {ast.unparse(v) for n in chosen if isinstance(n.value, ast.Dict) for v in n.value.values}
+    assert bool(in_table) == (table is not None)
+    lacking = sorted(name for name in (public | in_table) - FORMULAS[path] if without_source(functions[name]))
+    assert not lacking, f"tigerjax/{path}: say `arXiv NUMBER, equation N` (or section, algorithm) in {lacking}"
+
+
+@pytest.mark.parametrize("path", CONFIGS)
+def test_an_objective_names_its_paper_and_equation(path: str):
+    classes = {node.name: node for node in parsed(path).body if isinstance(node, ast.ClassDef)}
+    above = {ast.unparse(base) for node in classes.values() for base in node.bases}
+    leaves = [node for name, node in classes.items() if name not in above]
+    assert len(leaves) >= 2 and not [node.name for node in leaves if without_source(node)]

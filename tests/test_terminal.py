@@ -164,3 +164,13 @@ def test_a_model_card_shows_foreign_lines_in_a_block_that_they_cannot_end():
     assert not HARMFUL.search(text)
     fence = re.search(r"^(`{4,})\n(.*)^\1$", text, re.S | re.M)
     assert fence and "</details>" in fence[2] and "```" in fence[2] and "- run: `` `" in text
+
+
+def test_no_message_shows_a_value_of_any_type_as_a_text():
+    """`{str(value)!r}` shows 3 as '3'; `{value!r:.40}` says what was given, and no more than 40 characters of it."""
+    found = [
+        str(path.relative_to(PACKAGE))
+        for path in sorted(PACKAGE.rglob("*.py"))
+        if re.search(r"\{str\([^{}]*!r[:}]", path.read_text(encoding="utf-8"))
+    ]
+    assert found == []

@@ -72,6 +72,17 @@ def test_empty_texts_and_foreign_prompts_are_counted_and_named(tmp_path, capsys)
     assert "id 'x7'" in told and told.count("\n") == 1
 
 
+def test_whatever_is_no_pair_is_counted_where_the_user_sees_it(tmp_path, capsys):
+    scores = {"a": 5, "b": 2, "c": 2}
+    tied = {"instruction": "q t", "completions": [{"response": t, "overall_score": n} for t, n in scores.items()]}
+    records = [pair("q a"), pair("q b", rejected="good"), pair("q c", rejected="good"), tied]
+    _, counts = fitted(tmp_path, records, max_dropped=0.0)
+    assert counts["dropped"] == {"identical": 2, "tie": 1}
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1 and "2 of the same text twice, such as " in told and "preferences.jsonl:2" in told
+    assert "1 of answers ranked alike, such as " in told and "preferences.jsonl:4" in told
+
+
 def test_answers_that_are_preferred_both_ways_are_trained_on_counted_and_named(tmp_path, capsys):
     turned = pair("q a", chosen="bad", rejected="good") | {"prompt_id": "other name"}
     records = [pair("q a"), pair("q b"), turned, turned, pair("q c"), pair("q d", rejected="")]

@@ -214,6 +214,17 @@ def test_a_lost_roll_out_and_other_prompts_stop_a_run_that_resumes(run, tmp_path
         trained(dataclasses.replace(config, objective=objective), tmp_path / "lost")
 
 
+def test_a_function_that_cannot_be_called_is_found_before_anything_is_drawn(chat, tmp_path, monkeypatch):
+    monkeypatch.setattr(room, "Tokenizer", lambda _: TOKENIZER)
+    chats = [{"role": "user", "content": "ask"}, {"role": "assistant", "content": "no"}]
+    lines = [{"id": f"e{n}", "messages": [{**chats[0], "content": f"ask {'abcd'[n]}"}, chats[1]]} for n in range(4)]
+    (tmp_path / "sft.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    named = {"prompts": (str(tmp_path / "sft.jsonl"),)}
+    room.check(config_of(tmp_path, chat, steps=4, every=4, **named))
+    with pytest.raises(DataError, match="broken failed with ZeroDivisionError"):
+        room.check(config_of(tmp_path, chat, steps=4, every=4, **named, rewards=("rl_world:broken",)))
+
+
 def test_prompts_are_those_of_sft_examples_or_of_prompt_files_each_once(chat, tmp_path, capsys):
     chats = [{"role": "user", "content": "ask"}, {"role": "assistant", "content": "no"}]
     lines = [{"id": f"e{n}", "messages": [{**chats[0], "content": f"ask {'abcd'[n % 4]}"}, chats[1]]} for n in range(5)]

@@ -215,6 +215,14 @@ def test_a_base_of_another_name_than_the_adapters_is_noted(tmp_path, base, capsy
     assert (line in capsys.readouterr().err) == noted
 
 
+def test_a_folder_that_is_not_there_is_not_told_as_one_with_other_contents(tmp_path, base, capsys):
+    for folder, onto in ((tmp_path / "gone", base), (base, tmp_path / "gone")):
+        words = ["convert", "from-hf", str(folder), str(tmp_path / "run"), "--base", str(onto)]
+        code, said = main(words), capsys.readouterr().err
+        assert (code == 2) == (folder == base) and ("gone" in said) == (folder != base) and said.count("\n") == 1
+        assert ("holds no LoRA adapter" in said) == (folder == base)
+
+
 def test_an_adapter_and_its_base_go_together(tmp_path, base, capsys):
     adapter = write_adapter(tmp_path / "lora", pair(load_file(base / "model.safetensors"), Q1))
     cases = [

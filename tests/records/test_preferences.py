@@ -167,3 +167,10 @@ def test_a_score_that_is_no_number_is_refused():
         rated = [{"response": "x", "overall_score": score}, {"response": "y", "overall_score": 3}]
         with pytest.raises(DataError, match="completion 1 must be"):
             as_preference({"instruction": "q", "completions": rated}, "x:1")
+
+
+@pytest.mark.parametrize("value", [None, 3, [3]])
+def test_a_value_of_another_type_is_not_shown_as_a_text(value):
+    with pytest.raises(DataError) as refused:
+        as_preference({"prompt": SKY, "chosen": BLUE, "rejected": value}, "a.jsonl:2")
+    assert f"rejected: {value} must be text" in str(refused.value)

@@ -24,7 +24,7 @@ def encode_all(tok: Tokenizer, answers: Sequence[Answer], *, seq_len: int) -> tu
     finishes: list[str] = []
     for number, answer in enumerate(answers, 1):
         messages, text, finish, *_ = answer
-        where = f"answer {number} to score, to {str(messages[-1]['content'])[:40]!r}"
+        where = f"answer {number} to score, to {messages[-1]['content']!r:.40}"
         one: list[int] | None = None
         end = finish
         if not isinstance(answer, Existing):

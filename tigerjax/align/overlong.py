@@ -21,6 +21,8 @@ LOST = {
     "other_prompt": "whose answers belong to different conversations",
 }
 """Reasons for which a pair is dropped that a user may not expect, in words."""
+NO_PAIRS = {"identical": "of the same text twice", "tie": "of answers ranked alike"}
+"""Reasons for which two answers are no pair, in words. `data.max_dropped` does not count these."""
 
 
 def fit(
@@ -28,9 +30,9 @@ def fit(
 ) -> tuple[list[Comparison], dict[str, Any]]:
     """(the comparisons without answers that do not fit, the counts of `reward_data.read` brought up to date).
 
-    Says in one line on standard error what was dropped for the reasons of LOST, and how many pairs of answers are
-    preferred both ways; these are trained on both ways, and counted as `both_ways`. DataError when more than the share
-    `max_dropped` of the pairs is dropped, or when no pair is left.
+    Says in one line on standard error what was dropped for the reasons of LOST and NO_PAIRS, and how many pairs of
+    answers are preferred both ways; these are trained on both ways, and counted as `both_ways`. DataError when more
+    than the share `max_dropped` of the pairs is dropped, or when no pair is left.
     """
     lost = Dropped()
     kept: list[Comparison] = []
@@ -58,6 +60,8 @@ def fit(
         if lost_by_reason
         else []
     )
+    if nothing := [f"{dropped[r]} {NO_PAIRS[r]}, such as {', '.join(names[r])}" for r in NO_PAIRS if dropped.get(r)]:
+        lines.append(f"preferences that say nothing are left out: {'; '.join(nothing)}")
     if turned:
         figures["both_ways"] = sum(turned.values())
         first = ", ".join([counts["against"][name] for name in turned][:MOST_NAMED])

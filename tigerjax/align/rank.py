@@ -85,6 +85,8 @@ def rank(
 ) -> Ranked:
     """The ordered answers of each prompt of `records`, which have scores, `reference` and `reference_score`.
 
+    The highest score wins: Touvron et al. 2023 (arXiv 2307.09288), section 3.2.3.
+
     A record with `conversation` set is one that people labelled as they talked to the model: it needs no scores.
 
     A prompt of which no answer may win is dropped, and counted by the reason of its best candidate. Preferences are

@@ -13,8 +13,9 @@ def pair_loss(scores_BC: jax.Array, batch: RewardBatch, *, centering: float) -> 
     The weights of a prompt's pairs sum to 1, so the returned weight is the number of prompts that have pairs.
 
     This is the Bradley-Terry likelihood of a ranking, with the pairs of a prompt weighted as in InstructGPT (Ouyang et
-    al. 2022, equation 1), the margin of Llama 2 (Touvron et al. 2023, equation 2), and the term that draws scores to a
-    mean of 0 of Eisenstein et al. (2023, "Helping or Herding?", equation 2).
+    al. 2022, arXiv 2203.02155, equation 1), the margin of Llama 2 (Touvron et al. 2023, arXiv 2307.09288, equation 2),
+    and the term that draws scores to a mean of 0 of Eisenstein et al. (2023, "Helping or Herding?", arXiv 2312.09244,
+    equation 2).
     """
     # Where a prompt has no answer C, all pairs weigh 0. But its score could be infinite, and 0 * inf is NaN.
     scores_BC = jnp.where(batch.last_BC >= 0, scores_BC, 0.0)

@@ -56,10 +56,10 @@ def _check_form(path: Path, meta: dict[str, Any]) -> None:
     for name, kinds in FORMS.items():
         kind = None if meta.get(name) is None else type(meta[name])
         if name in meta and kind not in kinds:
-            raise DataError(f"{path}: not readable as a checkpoint's JSON ({name} is {str(meta[name])[:60]!r})")
+            raise DataError(f"{path}: not readable as a checkpoint's JSON ({name} is {meta[name]!r:.60})")
     for name, size in meta["files"].items():
         if type(size) is not int:
-            raise DataError(f"{path}: not readable as a checkpoint's JSON (files.{name} is {str(size)[:60]!r})")
+            raise DataError(f"{path}: not readable as a checkpoint's JSON (files.{name} is {size!r:.60})")
     if meta["step"] < 0:
         raise DataError(f"{path}: not readable as a checkpoint's JSON (step is {meta['step']})")
 

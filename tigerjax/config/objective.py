@@ -65,7 +65,7 @@ class ReferencedConfig(PreferenceConfig):
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class DpoConfig(ReferencedConfig):
-    """Direct preference optimisation (Rafailov et al. 2023)."""
+    """Direct preference optimisation: Rafailov et al. 2023 (arXiv 2305.18290), equation 7."""
 
     beta: PositiveFactor = 0.1
     """How close the model stays to its reference: the larger, the closer."""
@@ -77,7 +77,7 @@ class DpoConfig(ReferencedConfig):
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class IpoConfig(ReferencedConfig):
-    """Identity preference optimisation (Azar et al. 2023)."""
+    """Identity preference optimisation: Azar et al. 2023 (arXiv 2310.12036), equation 17."""
 
     tau: PositiveFactor = 0.1
     """How close the model stays to its reference: the larger, the closer."""
@@ -87,10 +87,10 @@ class IpoConfig(ReferencedConfig):
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class KtoConfig(ReferencedConfig):
-    """Kahneman-Tversky optimisation (Ethayarajh et al. 2024): each answer is good or bad by itself.
+    """Kahneman-Tversky optimisation: Ethayarajh et al. 2024 (arXiv 2402.01306), equation 7.
 
-    The better answer of a pair counts as good, the worse one as bad. A row has room for a third chat: the prompt with
-    the answer to another one.
+    Each answer is good or bad by itself: the better one of a pair counts as good, the worse one as bad. A row has room
+    for a third chat: the prompt with the answer to another one.
     """
 
     CHATS: ClassVar[int] = 3
@@ -102,7 +102,8 @@ class KtoConfig(ReferencedConfig):
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class OrpoConfig(PreferenceConfig):
-    """Odds ratio preference optimisation (Hong et al. 2024): SFT on the better answers and a ratio of odds."""
+    """Odds ratio preference optimisation, SFT on the better answers and a ratio of odds: Hong et al. 2024 (arXiv
+    2403.07691), equation 6."""
 
     odds_weight: Factor = 0.1
     """Weight of the odds ratio beside the loss of SFT."""
@@ -110,7 +111,8 @@ class OrpoConfig(PreferenceConfig):
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class SimpoConfig(PreferenceConfig):
-    """Simple preference optimisation (Meng et al. 2024): no reference, and means over the tokens of an answer."""
+    """Simple preference optimisation, with no reference and with means over the tokens of an answer: Meng et al. 2024
+    (arXiv 2405.14734), equation 6."""
 
     beta: PositiveFactor = 2.0
     """Scale of the reward."""

@@ -82,7 +82,8 @@ class RlConfig(ObjectiveConfig):
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class GrpoConfig(RlConfig):
-    """Group relative policy optimisation (Shao et al. 2024): an answer is compared with the others to its prompt."""
+    """Group relative policy optimisation, an answer compared with the others to its prompt: Shao et al. 2024 (arXiv
+    2402.03300), equation 3."""
 
     answers: Group = 8  # Answers to each prompt of a roll-out
     divide_by_std: bool = True
@@ -108,7 +109,8 @@ class GrpoConfig(RlConfig):
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class PpoConfig(RlConfig):
-    """Proximal policy optimisation (Schulman et al. 2017) with a value head on the model's own trunk."""
+    """Proximal policy optimisation with a value head on the model's own trunk: Schulman et al. 2017 (arXiv 1707.06347),
+    equations 7 and 9."""
 
     answers: Count = 1  # Answers to each prompt of a roll-out
     mean: Literal["answer", "token", "longest"] = "token"

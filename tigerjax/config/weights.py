@@ -39,7 +39,8 @@ class WeightsConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class LoraConfig:
-    """Low-rank adapters (LoRA; Hu et al. 2021, arXiv 2106.09685): only A and B of x W + scale x A B are trained."""
+    """Low-rank adapters: only A and B of x W + scale x A B are trained (LoRA; Hu et al. 2021, arXiv 2106.09685,
+    equation 3)."""
 
     rank: Annotated[int, Range(0, 2**12)] = 0
     """Columns of A and rows of B. 0: no adapters."""
@@ -65,7 +66,8 @@ class LoraConfig:
 
     @property
     def scale(self) -> float:
-        """What the product of the two matrices is multiplied by."""
+        """What the product of the two matrices is multiplied by: alpha / rank, Hu et al. 2021 (arXiv 2106.09685),
+        section 4.1, or alpha / sqrt(rank), Kalajdzievski 2023 (arXiv 2312.03732), theorem 3.2."""
         return self.alpha / (math.sqrt(self.rank) if self.rank_stabilised else self.rank)
 
     def adapts(self, name: str) -> bool:

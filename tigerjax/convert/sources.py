@@ -35,7 +35,7 @@ def opened(folder: Path, base: Path | None, vocab_size: int | None) -> OpenedMod
     Raises ConfigError for an adapter without a base, and for a base without an adapter.
     """
     if not adapters.there(folder):
-        if base is not None:
+        if base is not None and folder.exists():  # what is not there is named as that, below
             raise ConfigError(f"{folder} holds no LoRA adapter, which --base is for; leave --base out")
         return _of_folder(folder, vocab_size)
     adapter = adapters.read_adapter(folder)

@@ -208,8 +208,7 @@ class Loader:
         """
         if not isinstance(state, Mapping):
             raise DataError(
-                f"cannot resume: the checkpoint's data position is {str(state)[:60]!r};"
-                " resume from an earlier checkpoint"
+                f"cannot resume: the checkpoint's data position is {state!r:.60}; resume from an earlier checkpoint"
             )
         mine: dict[str, Any] = json.loads(json.dumps(self.state()))
         _refuse_other(state, mine, ("seed", "batch_rows", "seq_len"))

@@ -29,7 +29,7 @@ def weight_of(document: Record) -> float:
     weight = 1.0 if given is None else finite_number(given)
     if weight is None or not 0 <= weight <= MOST:
         raise DataError(
-            f"document {document.get('id')!r}: weight {str(given)[:40]!r} must be a number from 0 to {MOST:g}; correct"
+            f"document {document.get('id')!r}: weight {given!r:.40} must be a number from 0 to {MOST:g}; correct"
             " it, or leave Source(passes=…) out, which reads weights"
         )
     return weight

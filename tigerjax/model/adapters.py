@@ -34,7 +34,8 @@ INPUTS = {name: 2 if name == "o" else 1 for name in PATHS}
 def add_product(
     module: nn.Module, name: str, y: jax.Array, x: jax.Array, shape: tuple[int, ...], axes: tuple[str, ...]
 ) -> jax.Array:
-    """y + scale x A B where the module's `lora` has an adapter for the matrix `name`, else y itself.
+    """y + scale x A B where the module's `lora` has an adapter for the matrix `name`, else y itself: Hu et al. 2021
+    (arXiv 2106.09685), equation 3; the scale is that of `LoraConfig.scale`.
 
     `y` is x times the matrix, whose `shape` and logical `axes` are given: the adapter is cut over the mesh alike."""
     fields: Any = module
@@ -68,7 +69,8 @@ def paths(lora: LoraConfig) -> list[str]:
 
 
 def delta(a: Any, b: Any, scale: float, inputs: int) -> np.ndarray:
-    """scale x A B of stacked layers or parts of them, in float32: a is (L, inputs..., R), b is (L, R, outputs...)."""
+    """scale x A B of stacked layers or parts of them, in float32: a is (L, inputs..., R), b is (L, R, outputs...). It
+    is the change of the weight in Hu et al. 2021 (arXiv 2106.09685), equation 3."""
     a, b = np.asarray(a, np.float32), np.asarray(b, np.float32)
     L, rank = b.shape[:2]
     product = np.float32(scale) * (a.reshape(L, -1, rank) @ b.reshape(L, rank, -1))
@@ -82,7 +84,8 @@ def without(tree: Any, lora: LoraConfig) -> dict[str, Any]:
 
 
 def merged(tree: Any, lora: LoraConfig) -> dict[str, Any]:
-    """A tree of arrays on devices with each adapter added to its matrix, W + scale x A B, and taken out of the tree.
+    """A tree of arrays on devices with each adapter added to its matrix, W + scale x A B, and taken out of the tree: Hu
+    et al. 2021 (arXiv 2106.09685), section 4.1.
 
     It is computed in float32 and given in the type of the matrix."""
     out = without(tree, lora)

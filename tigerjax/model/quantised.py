@@ -4,6 +4,9 @@ A weight is value x scale. The scale is the largest magnitude that shares it, di
 the weight divided by the scale, rounded to nearest (ties to even) and at most 127 or 7: so the outermost values stand
 for as wide a range as any other. With int8 all inputs of an output share a scale; with int4, GROUP inputs share one.
 
+A product reads x W + scale x A B with W = value x scale: Dettmers et al. 2023 (QLoRA, arXiv 2305.14314), equations 1, 2
+and 3. Of their paper there is neither NF4 nor the second rounding, that of the scales.
+
 The values are those of Qwix (`qwix.quantize`), which a test compares where it is installed. It is no dependency: its
 arrays would be leaves in checkpoints, shardings and the pipeline as these are, so all that it would spare is `held` and
 `read`.
@@ -44,7 +47,10 @@ def is_quantised(leaf: Any) -> bool:
 
 
 def held(path: str, w: jax.Array, dtype: FrozenDtype) -> Any:
-    """A frozen weight as it is held: a Quantised for a matrix of the layers in int8 and int4, else an array."""
+    """A frozen weight as it is held: a Quantised for a matrix of the layers in int8 and int4, else an array.
+
+    value = round(w / scale) with scale = max |w| / 127.5, or / 7.5: Dettmers et al. 2023 (arXiv 2305.14314), equation
+    1, which divides by 127."""
     if dtype == "float32":
         return w
     if dtype == "bfloat16" or path not in MATRICES:
@@ -96,7 +102,8 @@ def read_all(weights: Any, dtype: Any) -> Any:
 
 
 def read(leaf: Any, dtype: Any) -> jax.Array:
-    """A weight in `dtype`, of a whole stack or of one layer of it."""
+    """A weight in `dtype`, of a whole stack or of one layer of it: value * scale, Dettmers et al. 2023 (arXiv
+    2305.14314), equation 2."""
     if not is_quantised(leaf):
         array: jax.Array = leaf.astype(dtype)
         return array

@@ -123,7 +123,7 @@ def _turns(value: Any, where: str) -> list[Record]:
     """A message or a list of them as ShareGPT's {from, value}, under whichever names they come."""
     value = [value] if isinstance(value, dict) else value
     if not isinstance(value, list) or not value or not all(isinstance(turn, dict) for turn in value):
-        raise DataError(f"{where}: {str(value)[:60]!r} must be text, a message or a list of messages")
+        raise DataError(f"{where}: {value!r:.60} must be text, a message or a list of messages")
     return [
         {**turn, "from": turn.get("from", turn.get("role")), "value": turn.get("value", turn.get("content"))}
         for turn in value

@@ -114,11 +114,11 @@ def _unlike_a_step(record: Any) -> str:
         return "not an object with a number `step`"
     for key in ("loss_nats", "train_loss_nats", *DRAWN):
         if not (record.get(key) is None or _is_number(record[key])):
-            return f"{key} is {str(record[key])[:40]!r}, not a number"
+            return f"{key} is {record[key]!r:.40}, not a number"
     for key in ("spent_s", "shares"):
         inner = record.get(key) or {}
         if not (isinstance(inner, dict) and all(map(_is_number, inner.values()))):
-            return f"{key} is {str(inner)[:40]!r}, not an object of numbers"
+            return f"{key} is {inner!r:.40}, not an object of numbers"
     return validation.unlike_a_validation(record)
 
 

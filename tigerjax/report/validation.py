@@ -51,11 +51,11 @@ def unlike_a_validation(record: Mapping[str, Any]) -> str:
     """What keeps the validation in a logged step from being one; empty where it is one, or there is none."""
     found, rising = record.get("validation"), record.get("rising") or []
     if not isinstance(rising, list) or not all(isinstance(name, str) for name in rising):
-        return f"rising is {str(rising)[:40]!r}, not a list of names"
+        return f"rising is {rising!r:.40}, not a list of names"
     if found is None:
         return ""
     if not isinstance(found, dict) or not all(_is_part(part, inner=False) for part in found.values()):
-        return f"validation is {str(found)[:40]!r}, not figures of held-out sets"
+        return f"validation is {found!r:.40}, not figures of held-out sets"
     return ""
 
 

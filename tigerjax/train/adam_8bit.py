@@ -76,6 +76,9 @@ def scale_by_adam_8bit(
 ) -> optax.GradientTransformation:
     """`optax.scale_by_adam` with means in 8 bits: m / (sqrt(v) + eps), Kingma & Ba 2015 (arXiv 1412.6980), algorithm 1.
 
+    The means are rounded block by block after each update: Dettmers et al. 2022 (arXiv 2110.02861), sections 2.1 and
+    2.2.
+
     `cut_of` says how a weight is cut into blocks, from its path and the weight; None keeps float32.
     """
 
@@ -123,7 +126,8 @@ class _Updated(NamedTuple):
 
 
 def encode(array: jax.Array, cut: Cut, signed: bool) -> Codes:
-    """The nearest codes of a float32 array. A positive value of an array without negative ones never becomes 0, since
+    """The nearest codes of a float32 array, each value divided by the largest absolute one of its block: Dettmers et
+    al. 2022 (arXiv 2110.02861), section 2.1. A positive value of an array without negative ones never becomes 0, since
     Adam divides by it."""
     in_blocks, inside = cut.blocks(array), cut.axis + 1
     scale = jnp.max(jnp.abs(in_blocks), axis=inside, keepdims=True)
@@ -140,7 +144,8 @@ def encode(array: jax.Array, cut: Cut, signed: bool) -> Codes:
 
 
 def decode(codes: Codes, cut: Cut) -> jax.Array:
-    """The float32 array that codes stand for."""
+    """The float32 array that codes stand for, value of the code * scale of its block: Dettmers et al. 2022 (arXiv
+    2110.02861), section 2.1."""
     code, signed = codes.code.astype(jnp.int32), codes.code.dtype == jnp.int8
     if signed:
         size = _value(jnp.abs(code), 1)

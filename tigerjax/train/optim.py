@@ -27,11 +27,12 @@ TENSOR_SHARES = 8
 more of them."""
 
 ADAM_RMS = 0.2
-"""Of Muon's directions, as large as AdamW's are: Liu et al. 2025 (arXiv 2502.16982). So both have one learning rate."""
+"""Of Muon's directions, as large as AdamW's are: Liu et al. 2025 (arXiv 2502.16982), equation 4. So both have one
+learning rate."""
 FACTORED_FROM = 128
 """Adafactor keeps means by row and column where both axes have so many entries, as in optax."""
 LARGEST_RMS = 1.0
-"""Of an update of Adafactor before the learning rate (d in Shazeer & Stern 2018)."""
+"""Of an update of Adafactor before the learning rate: d in Shazeer & Stern 2018 (arXiv 1804.04235), algorithm 4."""
 
 
 class WeightMean(NamedTuple):
@@ -43,8 +44,10 @@ class WeightMean(NamedTuple):
 def make_optimizer(c: OptimConfig) -> optax.GradientTransformation:
     """Gradients to *directions*; the step multiplies them by -learning_rate(step).
 
-    The rate stays outside so that the one that is logged is the one that was used. The decay is decoupled
-    (Loshchilov & Hutter 2019): direction + weight_decay * weight, both times the rate.
+    The rate stays outside so that the one that is logged is the one that was used. The gradients are first multiplied
+    by min(1, clip_norm / norm), with the norm over all weights: Pascanu et al. 2013 (arXiv 1211.5063), algorithm 1. The
+    decay is decoupled, direction + weight_decay * weight, both times the rate: Loshchilov & Hutter 2019 (arXiv
+    1711.05101), algorithm 2. `KINDS` has the formula of each kind.
     """
     return optax.chain(
         optax.identity() if c.clip_norm is None else optax.clip_by_global_norm(c.clip_norm),
@@ -60,8 +63,10 @@ def decay_mask(weights: Any) -> Any:
 
 
 def averaged(c: OptimConfig, opt_state: Any, weights: Any) -> Any:
-    """`opt_state` with the new weights in their running mean: mean + (1 - ema_decay) * (weights - mean), as torch's
-    AveragedModel has it. The mean begins as the weights that the run starts from."""
+    """`opt_state` with the new weights in their running mean: mean + (1 - ema_decay) * (weights - mean).
+
+    Kingma & Ba 2015 (arXiv 1412.6980), section 7.2, and torch's AveragedModel. The mean begins as the weights that the
+    run starts from, so nothing has to be divided by 1 - ema_decay^t."""
     if c.ema_decay is None:
         return opt_state
     *others, held = opt_state
@@ -90,6 +95,7 @@ def _adamw(c: OptimConfig) -> optax.GradientTransformation:
 
 
 def _adamw_8bit(c: OptimConfig) -> optax.GradientTransformation:
+    """`_adamw` with means in 8 bits: Dettmers et al. 2022 (arXiv 2110.02861), sections 2.1 and 2.2."""
     assert c.beta2 is not None and c.eps is not None, "OptimConfig refuses it"
     return scale_by_adam_8bit(b1=c.beta1, b2=c.beta2, eps=c.eps, cut_of=_cut)
 
@@ -98,7 +104,7 @@ def _muon(c: OptimConfig) -> optax.GradientTransformation:
     """Muon (Jordan et al. 2024) for the matrices of layers, by optax, in the size of AdamW's; AdamW for the rest.
 
     The direction of a matrix is U V^T of its mean gradient U S V^T, nearly: five Newton-Schulz iterations, times
-    ADAM_RMS * sqrt(max(rows, columns)): Liu et al. 2025 (arXiv 2502.16982), section 2.2. The heads of an attention
+    ADAM_RMS * sqrt(max(rows, columns)): Liu et al. 2025 (arXiv 2502.16982), equation 4. The heads of an attention
     matrix are taken together.
     """
 

@@ -51,8 +51,8 @@ def shares(c: RlConfig, mask_BT: jax.Array) -> Shares:
     """The shares of the tokens where `mask_BT` is 1, as `c.mean` says.
 
     answer: the mean over answers of 1/|o| sum_t (Shao et al. 2024, arXiv 2402.03300, equation 3). token: the mean over
-    tokens (Yu et al. 2025, DAPO, arXiv 2503.14476, section 3.3). longest: the mean over answers of 1/max_new_tokens
-    sum_t (Liu et al. 2025, Dr. GRPO, arXiv 2503.20783).
+    tokens (Yu et al. 2025, DAPO, arXiv 2503.14476, equation 8). longest: the mean over answers of 1/max_new_tokens
+    sum_t (Liu et al. 2025, Dr. GRPO, arXiv 2503.20783, section 3.2).
     """
     length_B1 = jnp.sum(mask_BT, axis=1, keepdims=True)
     if c.mean == "token":
@@ -75,7 +75,7 @@ def ratios(c: RlConfig, logp_BT: jax.Array, old_BT: jax.Array, mask_BT: jax.Arra
 def clipped(c: RlConfig, ratio_BT: jax.Array, advantage_BT: jax.Array) -> tuple[jax.Array, jax.Array]:
     """(loss, 1 where it has no gradient) of every token: -min(ratio A, clip(ratio, 1 - clip_low, 1 + clip_high) A).
 
-    Schulman et al. 2017 (arXiv 1707.06347), equation 7, with two clips as in DAPO (arXiv 2503.14476, section 3.1)."""
+    Schulman et al. 2017 (arXiv 1707.06347), equation 7, with two clips as in DAPO (arXiv 2503.14476, equation 8)."""
     inside_BT = jnp.clip(ratio_BT, 1 - c.clip_low, 1 + c.clip_high)
     loss_BT = -jnp.minimum(ratio_BT * advantage_BT, inside_BT * advantage_BT)
     over_BT = (advantage_BT > 0) & (ratio_BT > 1 + c.clip_high)
@@ -85,14 +85,16 @@ def clipped(c: RlConfig, ratio_BT: jax.Array, advantage_BT: jax.Array) -> tuple[
 
 def divergence(logp_BT: jax.Array, reference_BT: jax.Array) -> jax.Array:
     """pi_ref / pi - log(pi_ref / pi) - 1 at each token, at least 0: an estimate of KL(pi || pi_ref) in nats whose mean
-    over draws from pi is right (Schulman 2020, "Approximating KL divergence", k3; Shao et al. 2024, equation 4)."""
+    over draws from pi is right (Schulman 2020, "Approximating KL divergence", k3; Shao et al. 2024, arXiv 2402.03300,
+    equation 4)."""
     away_BT = reference_BT - logp_BT
     return jnp.exp(away_BT) - away_BT - 1
 
 
 def value_loss(c: PpoConfig, value_BT: jax.Array, old_BT: jax.Array, return_BT: jax.Array) -> jax.Array:
     """1/2 max((V - R)^2, (clip(V, V_old - e, V_old + e) - R)^2) at each token, with e = `value_clip`; without it 1/2 (V
-    - R)^2. The squared error is Schulman et al. 2017, equation 9; its clip is that of OpenAI's baselines and of TRL."""
+    - R)^2. The squared error is Schulman et al. 2017 (arXiv 1707.06347), equation 9; its clip is that of OpenAI's
+    baselines and of TRL: Engstrom et al. 2020 (arXiv 2005.12729), section 3."""
     error_BT = (value_BT - return_BT) ** 2
     if c.value_clip is not None:
         near_BT = jnp.clip(value_BT, old_BT - c.value_clip, old_BT + c.value_clip)
@@ -105,10 +107,11 @@ def policy_loss(
 ) -> tuple[jax.Array, jax.Array, Sums]:
     """(sum, weight, metric sums) of a batch, from log pi of each target in nats and the values of PPO's head.
 
-    The loss of a token is that of `clipped`, times `correction_BT` (Yao et al. 2025, truncated importance sampling),
-    plus kl times `divergence`, plus value_weight times `value_loss`. The metrics are the share of tokens without
-    gradient, the mean ratio, the divergence from the roll-out's weights (k3) and from the reference, and the loss of
-    the value head.
+    The loss of a token is that of `clipped`, times `correction_BT` (Yao et al. 2025, "Your efficient RL framework
+    secretly brings you off-policy RL training", a page of theirs without numbers), plus kl times `divergence` (Shao et
+    al. 2024, arXiv 2402.03300, equation 3), plus value_weight times `value_loss` (Schulman et al. 2017, arXiv
+    1707.06347, equation 9). The metrics are the share of tokens without gradient, the mean ratio, the divergence from
+    the roll-out's weights (k3) and from the reference, and the loss of the value head.
     """
     mask_BT = (jnp.asarray(batch.rows.weights_BT) > 0).astype(jnp.float32)
     logp_BT = jnp.where(mask_BT > 0, logp_BT, 0.0)  # as in the batch: else e to some power is infinite, and 0 * inf NaN

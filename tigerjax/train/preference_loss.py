@@ -74,8 +74,8 @@ def dpo(c: DpoConfig, chosen: Side, rejected: Side, kl: jax.Array) -> Terms:
     """-log sigmoid(beta (r(y_w) - r(y_l))): Rafailov et al. 2023 (arXiv 2305.18290), equation 7.
 
     With `label_smoothing` e it is (1 - e) times this, plus e times the loss of the pair the other way round (Mitchell
-    2023, conservative DPO). With `length_normalised` r(y) is divided by |y| (Lambert et al. 2024, arXiv 2411.15124).
-    The reward is beta r(y).
+    2023, "A note on DPO with noisy preferences", conservative DPO; it is not on arXiv). With `length_normalised` r(y)
+    is divided by |y| (Lambert et al. 2024, Tulu 3, arXiv 2411.15124, section 5). The reward is beta r(y).
     """
     better_BP, worse_BP = (c.beta * side.ratio_BP(c.length_normalised) for side in (chosen, rejected))
     return Terms(_smoothed(better_BP - worse_BP, c.label_smoothing), better_BP, worse_BP, {})
@@ -104,7 +104,7 @@ def kto(c: KtoConfig, chosen: Side, rejected: Side, kl: jax.Array) -> Terms:
 
 
 def orpo(c: OrpoConfig, chosen: Side, rejected: Side, kl: jax.Array) -> Terms:
-    """L_SFT + lambda L_OR: Hong et al. 2024 (arXiv 2403.07691), equations 6 and 7.
+    """L_SFT + lambda L_OR: Hong et al. 2024 (arXiv 2403.07691), equations 4, 6 and 7.
 
     L_SFT = -log P(y_w|x) and L_OR = -log sigmoid(log(odds(y_w) / odds(y_l))), where log P(y|x) is log pi(y|x) / |y| and
     odds = P / (1 - P). The reward is lambda log P.

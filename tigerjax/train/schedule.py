@@ -12,9 +12,10 @@ from tigerjax.config import OptimConfig
 def learning_rate(c: OptimConfig, step: jax.Array | int) -> jax.Array:
     """The learning rate, float32 (), of the update that follows `step` updates.
 
-    It rises in a straight line to peak_lr at update `warmup_steps`, counted from `schedule.first_step`. What follows
-    ends at final = peak_lr * final_lr_fraction with the last update, where the kind does not say otherwise. x is the
-    share of the way that is over, from 0 to 1.
+    It rises in a straight line to peak_lr at update `warmup_steps`, counted from `schedule.first_step`. A later first
+    step warms a run up again: Ibrahim et al. 2024 (arXiv 2403.08763), section 4. What follows ends at final = peak_lr *
+    final_lr_fraction with the last update, where the kind does not say otherwise. x is the share of the way that is
+    over, from 0 to 1.
 
         cosine               final + (peak - final) * (1 + cos(pi x)) / 2: Loshchilov & Hutter 2017 (arXiv 1608.03983),
                              equation 5

@@ -10,8 +10,8 @@ def of_groups(reward_PG: np.ndarray, *, divide_by_std: bool) -> np.ndarray:
     """A_PG float64 of the G answers to each of P prompts: (r - mean(r)) / (std(r) + EPSILON), with the deviation of a
     sample. Answers whose reward is NaN are in neither, and get 0.
 
-    Shao et al. 2024 (arXiv 2402.03300), section 4.1; without the deviation Liu et al. 2025 (arXiv 2503.20783). Several
-    rewards are added up before.
+    Shao et al. 2024 (arXiv 2402.03300), section 4.1; without the deviation Liu et al. 2025 (Dr. GRPO, arXiv
+    2503.20783), section 3.2. Several rewards are added up before.
     """
     there_PG = np.isfinite(reward_PG)
     count_P1 = there_PG.sum(axis=1, keepdims=True)
@@ -25,7 +25,10 @@ def of_groups(reward_PG: np.ndarray, *, divide_by_std: bool) -> np.ndarray:
 
 
 def spread(reward_PG: np.ndarray) -> np.ndarray:
-    """The largest reward of each group minus the smallest; -1 where fewer than two answers have one."""
+    """The largest reward of each group minus the smallest; -1 where fewer than two answers have one.
+
+    A group without spread is left out: Yu et al. 2025 (DAPO, arXiv 2503.14476), equation 11, which asks for answers
+    that are right beside answers that are wrong."""
     there_PG = np.isfinite(reward_PG)
     most_P = np.where(there_PG, reward_PG, -np.inf).max(axis=1)
     least_P = np.where(there_PG, reward_PG, np.inf).min(axis=1)
@@ -59,7 +62,8 @@ def of_tokens(
 
 
 def normalised(advantage_RT: np.ndarray, mask_RT: np.ndarray) -> np.ndarray:
-    """The advantages of all tokens brought to mean 0 and deviation 1 (that of a sample); 0 where `mask_RT` is 0."""
+    """(A - mean) / sqrt(var + 1e-8) over all tokens, with the variance of a sample; 0 where `mask_RT` is 0. TRL calls
+    it `masked_whiten`."""
     values = advantage_RT[mask_RT > 0]
     if len(values) < 2:
         return advantage_RT

@@ -1,12 +1,14 @@
 """Reinforcement learning: from prompts and rewards to the loop that all training runs."""
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from jax.sharding import Mesh
 
 from tigerjax.align import reference
+from tigerjax.align.answers import Answer
 from tigerjax.align.inputs import check_reward
 from tigerjax.align.preference import start_model
 from tigerjax.align.rewards.reward import refuse_floors
@@ -88,12 +90,21 @@ def train(
 
 
 def check(config: RunConfig) -> None:
-    """What `train` needs is there: prompts that make up a roll-out, every reward, and a model of the config's sizes."""
+    """What `train` needs is there: prompts that make up a roll-out, every reward, and a model of the config's sizes.
+
+    A function is called once for the existing answer of a prompt, where one has it."""
     settings, tokenizer = of(config), Tokenizer(config.data.tokenizer)
-    PromptLoader(prompts.read(config, settings, tokenizer)[0], config, settings, tokenizer.sha256)
+    asked = prompts.read(config, settings, tokenizer)[0]
+    PromptLoader(asked, config, settings, tokenizer.sha256)
     start_model(config, tokenizer)
     for given in settings.rewards:
-        refuse_floors(check_reward(given, tokenizer, None, ask_judge=False), "reinforcement learning")
+        refuse_floors(check_reward(given, tokenizer, _existing(asked), ask_judge=False), "reinforcement learning")
+
+
+def _existing(asked: Sequence[prompts.Prompt]) -> Answer | None:
+    """The existing answer of the first prompt that has one."""
+    known = ((p, p.prompt["reference"]) for p in asked if isinstance(p.prompt.get("reference"), str))
+    return next((Answer(p.messages, text, "stop", p.prompt) for p, text in known), None)
 
 
 def of(config: RunConfig) -> RlConfig:
