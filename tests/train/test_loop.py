@@ -88,7 +88,10 @@ def test_crash_then_resume_gives_bit_identical_weights(whole, tmp_path):
     with pytest.raises(RuntimeError, match="the machine is gone"):
         run(tmp_path, config, TinyLoader(crash_at=25))
     assert steps(tmp_path / "checkpoints") == [20]
+    waited = [r | {"spent_s": r["spent_s"] | {"data": 1e6}} for r in records(tmp_path)]  # by the run that crashed
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(r) + "\n" for r in waited))
     state = run(tmp_path, config)
+    assert all(r["data_wait_share"] <= 1 for r in records(tmp_path)) and records(tmp_path)[-1]["spent_s"]["data"] > 1e5
     assert_same((state.weights, state.opt_state), (whole[1].weights, whole[1].opt_state))
     drop = ("tokens_per_s", "data_wait_share", "step_s", "time", "spent_s", "start_s", "goodput", "host_busy_s")
     curves = [[{k: v for k, v in r.items() if k not in drop} for r in records(f)] for f in (tmp_path, whole[0])]

@@ -197,12 +197,6 @@ def extend(
         unreachable = 0
         while True:
             texts = select(ranked, have, need)
-            if len(texts) < need:
-                raise ConfigError(
-                    f"only {len(texts)} of {len(new_model.pieces)} pieces of {new} survive the merge rule, {need} are"
-                    f" needed for vocab_size={size}; train the new model larger (now {len(new_model.pieces)}) or ask"
-                    " for less"
-                )
             proto = _merged(old_model, texts, score_rule)
             dead = set(dead_pieces(proto, old_count)) if score_rule == "below_base" else set()
             if not dead:
@@ -211,6 +205,13 @@ def extend(
             unreachable += len(dead)
             gone = {proto.pieces[i].piece for i in dead}
             ranked = [text for text in ranked if text not in gone]
+        if len(texts) < need:  # found only here: a piece that is missed above may be unreachable
+            less = old_count + len(texts) + len(SPECIAL_TEXTS)
+            raise ConfigError(
+                f"only {len(texts)} of {len(new_model.pieces)} pieces of {new} survive the merge rule, {need} are"
+                f" needed for vocab_size={size}; train the new model larger (now {len(new_model.pieces)})"
+                + (f", or ask for {less} at most" if texts else " or on other text: none of its pieces is new")
+            )
         (run.tmp / MODEL_FILE).write_bytes(proto.SerializeToString())
         first = len(proto.pieces)
         chosen = set(texts)
