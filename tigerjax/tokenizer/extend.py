@@ -14,6 +14,7 @@ missing that a chosen piece is made of. So each piece brings its missing charact
 this selects the same pieces as a plain cut.) A character that is in no chosen piece may be left out when the new model
 has more pieces than are needed, however common it is; a comma is an example, as nothing is merged with it.
 `characters_left_out` counts these. A new model that was trained to exactly the size that is needed leaves none out.
+Where the text has more new characters than pieces are needed, no size of it does, and the vocabulary must be larger.
 """
 
 import dataclasses
@@ -215,6 +216,7 @@ def extend(
         (run.tmp / MODEL_FILE).write_bytes(proto.SerializeToString())
         first = len(proto.pieces)
         chosen = set(texts)
+        characters = sum(len(text) == 1 for text in ranked)
         left_out = [text for text in ranked if len(text) == 1 and text not in chosen]
         write_json(
             run.tmp / SPECIALS_FILE,
@@ -233,4 +235,6 @@ def extend(
             "highest_new_score": proto.pieces[old_count].score,
             "base_minimum": base_minimum(old_model),
         }
+        if characters > need:  # each of them stands in every new model of this text, however small
+            run.figures["fitting_vocab_size"] = size + characters - need
     return run.manifest or {}
