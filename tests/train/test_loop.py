@@ -16,7 +16,7 @@ import pytest
 from held_rows import held_out
 from tiny_run import SILENT, TinyLoader, tiny_config
 
-from tigerjax.checkpoint.files import steps
+from tigerjax.checkpoint.files import read_meta, steps
 from tigerjax.checkpoint.model import load_model
 from tigerjax.errors import ConfigError, DataError
 from tigerjax.files import manifest
@@ -24,7 +24,7 @@ from tigerjax.mesh import run_mesh
 from tigerjax.train.held_out import HeldOut
 from tigerjax.train.loop import train
 from tigerjax.train.objective import token_objective
-from tigerjax.train.start import Init
+from tigerjax.train.start import Init, check_same
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "loss_curve.json"
 # Another CPU adds float32 sums in another order, and 40 updates carry that on; a real change is far larger.
@@ -111,6 +111,20 @@ def test_a_checkpoint_of_another_model_tokenizer_or_seed_is_refused(whole, chang
     loader.tokenizer_sha256 = change.pop("tokenizer_sha256", "one")
     with pytest.raises(ConfigError, match=match):
         run(whole[0], tiny_config(total_steps=40, every_steps=20, **change), loader)
+
+
+def test_a_resumed_run_names_only_settings_that_may_change_its_weights(whole, capfd):
+    there = read_meta(whole[0] / "checkpoints/40")
+    for changed, told in (
+        ({"log_every_steps": 7, "checkpoint.every_steps": 3, "checkpoint.keep": 9}, None),
+        ({"log_every_steps": 7, "optim.peak_lr": 0.5}, "optim.peak_lr = 0.5"),
+        ({"checkpoint.every_steps": 3, "health.rollbacks": 1}, "checkpoint.every_steps = 3; health.rollbacks = 1"),
+    ):
+        lines = [line for line in there["config"] if line.split(" = ")[0] not in changed]
+        lines += [f"{name} = {value}" for name, value in changed.items()]
+        check_same(there, there | {"config": lines}, whole[0])
+        line = f"resuming with other settings than the checkpoint's, so not bit-exactly: {told}\n"
+        assert capfd.readouterr().err == (line if told else "")
 
 
 def test_a_run_starts_from_the_weights_of_another(whole, tmp_path):

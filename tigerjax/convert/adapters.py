@@ -232,8 +232,8 @@ def _refuse_other_modules(base: Opened, adapter: Adapter) -> None:
     if missing := sorted(set(wanted) - set(adapter.products)):
         raise DataError(
             f"{adapter.folder}: has nothing for {missing[0].removesuffix(whole)} ({len(missing)} such of"
-            f" {len(wanted)}), which target_modules names in {base.where}; copy the adapter again, or give the base that it was"
-            " trained on"
+            f" {len(wanted)}), which target_modules names in {base.where}; copy the adapter again, or"
+            " give the base that it was trained on"
         )
 
 
