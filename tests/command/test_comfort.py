@@ -140,6 +140,7 @@ def test_a_mistyped_word_is_answered_with_the_near_miss(command: str, near: str,
         ("train configs/llama2_tiny.py --optim.clip-norm x", "'x'; give a number, such as 3e-4"),
         ("train configs/llama2_tiny.py --seed", "--seed needs a value: --seed INT; `tigerjax train --help` shows"),
         ("train configs/llama2_tiny.py --dry-run yes", "'yes' is one value too many: --dry-run takes none"),
+        ("plan configs/llama2_tiny.py --topology a --search no", "--search takes none, write --search or --no-search"),
         (
             "plan configs/llama2_tiny.py --topology a --search=yes",
             "a switch takes no value; write --search or --no-search",

@@ -155,7 +155,7 @@ def test_generalised_advantages_are_the_sum_of_discounted_errors():
 def test_a_field_says_what_it_needs():
     with pytest.raises(ValueError, match=r"objective\.prompts='p\.jsonl' must be a tuple"):
         GrpoConfig(**(GIVEN | {"prompts": "p.jsonl"}))
-    with pytest.raises(ValueError, match=r"reward_weights has 2 numbers and objective\.rewards 1 entries"):
+    with pytest.raises(ValueError, match=r"reward_weights and objective\.rewards are 2 and 1 entries long"):
         GrpoConfig(**GIVEN, reward_weights=(1.0, 2.0))
     with pytest.raises(ValueError, match=r"draws=2 replaces groups that min_spread leaves out"):
         GrpoConfig(**GIVEN, min_spread=None, draws=2)

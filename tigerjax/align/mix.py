@@ -14,7 +14,7 @@ ADVICE = {
     "no_winner_equals_reference": "raise the temperature or n",
     "no_winner_safety": "look through the safety list, or raise n",
     "no_winner_below_floor": "look at the scores below the floors in scored.jsonl; raise n, or lower a floor",
-    "alike_scores": "raise the temperature or n, set more_candidates, or lower min_spread",
+    "alike_scores": "raise the temperature, n or more_candidates, or set min_spread to None",
     "below_min_score": "lower min_score",
     "below_reference": "set beat_reference off, raise n, or raise the temperature",
     "reference_without_score": "raise data.seq_len, so that existing answers fit, or set beat_reference off",

@@ -153,7 +153,8 @@ def _needless(word: str, before: Option | None) -> str:
     """The message about a word that no option takes; it names the option `before` it."""
     if before is None:
         return f"{word!r} belongs to no option"
-    return f"{word!r} is one value too many: {before.shown.split()[0]} takes {'none' if before.switch else 'one'}"
+    takes = f"none, write {' or '.join(before.spellings)}" if before.switch else "one"
+    return f"{word!r} is one value too many: {before.shown.split()[0]} takes {takes}"
 
 
 def _value(option: Option, texts: list[str], prog: str) -> Any:

@@ -65,8 +65,8 @@ class RlConfig(ObjectiveConfig):
                 raise ConfigError(f"objective.{name}={given!r} must be a tuple of texts, such as ({given!r},)")
         if self.reward_weights and len(self.reward_weights) != len(self.rewards):
             raise ConfigError(
-                f"objective.reward_weights has {len(self.reward_weights)} numbers and objective.rewards"
-                f" {len(self.rewards)} entries; give one weight for each, or none"
+                f"objective.reward_weights and objective.rewards are {len(self.reward_weights)} and"
+                f" {len(self.rewards)} entries long; give one weight for each, or none"
             )
 
     @property

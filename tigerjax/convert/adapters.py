@@ -126,6 +126,11 @@ def merged(base: Opened, adapter: Adapter) -> Opened:
     changed = {**adapter.products, **adapter.saved}
     if base.config.tied and (own := [name for name in _ends(base) if name in changed]):
         raise ConfigError(f"{where}: changes {own[0]}, but embedding and head of {base.where} are one; {MERGE_THERE}")
+    if adapter.fields.content.get("task_type") == "SEQ_CLS" and not families.is_reward(base.kind):
+        raise ConfigError(
+            f"{where}: is the adapter of a reward model, and {base.where} holds a language model, which has no score"
+            f" head; {MERGE_THERE}"
+        )
     if unknown := sorted(set(changed) - set(shapes)):
         raise DataError(
             f"{where}: changes {unknown[0]} ({len(unknown)} such of {len(changed)}), which {base.where} does not have;"

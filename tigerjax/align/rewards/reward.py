@@ -112,5 +112,5 @@ def refuse_floors(of: Given, what: str) -> None:
     if floors := of.floors:
         raise ConfigError(
             f"{of.text}: [{next(iter(floors))}] has a floor, and {what} has no winners that a floor could keep out;"
-            " remove the floor, or give the part a weight"
+            " remove the floor, and give the part a weight if it shall count"
         )
