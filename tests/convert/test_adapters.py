@@ -247,7 +247,7 @@ def test_a_folder_that_is_not_there_is_not_told_as_one_with_other_contents(tmp_p
 def test_the_adapter_of_a_reward_model_is_not_told_to_have_another_base(tmp_path, base):
     parts = pair(load_file(base / "model.safetensors"), Q1) | {"base_model.model.score.weight": np.ones((1, 12), "f4")}
     adapter = write_adapter(tmp_path / "lora", parts, task_type="SEQ_CLS", modules_to_save=["score"])
-    with pytest.raises(ConfigError, match="of a reward model, and .* language model, which has no score head; merge"):
+    with pytest.raises(ConfigError, match=r"of a reward model, and .* language model, which has no score head; merge"):
         convert.from_hf(adapter, tmp_path / "run", base=base)
 
 
