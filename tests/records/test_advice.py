@@ -34,6 +34,9 @@ def test_a_list_in_a_field_is_named(tmp_path):
     for form in (records.as_sft, records.as_preference, records.as_record):
         with pytest.raises(DataError, match="if its 'train' is the list of records"):
             form({"train": ROWS}, "x.json:1")
+    for turn in ({"role": "user", "content": "Hi"}, {"from": "human", "value": "Hi"}):
+        with pytest.raises(DataError, match=r"a preference needs .*every form$"):
+            records.as_preference({"messages": [turn]}, "x.jsonl:1")
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,8 @@ FOLDER = "checkpoints"
 """Of a run, which holds its checkpoints."""
 SHA256, XXH3 = "sha256", "xxh3"
 """The checksums of its files, in meta.json: see `tigerjax.files.digests`."""
+OTHERS = {"config.json", "adapter_config.json", "params.json"}
+"""Of these a folder of Hugging Face, an adapter or Meta's files have one, and no checkpoint."""
 Read = TypeVar("Read")
 
 
@@ -83,7 +85,11 @@ def open_newest(path: Path, read: Callable[[Path], Read]) -> Read:
     folder = path / "checkpoints" if paths.names(path / "checkpoints") else path
     newest = newest_whole(folder, read, lambda at, error: say_damaged(at, error, "trying the one before"))
     if newest is None:
-        raise DataError(f"{path}: no whole checkpoint here; give a run folder, its checkpoints/ or one step of it")
+        others = OTHERS & set(paths.names(path))
+        advice = ", or import this model by `tigerjax convert from-hf`" if others else ""
+        raise DataError(
+            f"{path}: no whole checkpoint here; give a run folder, its checkpoints/ or one step of it{advice}"
+        )
     return newest
 
 

@@ -82,8 +82,9 @@ def text_field(where: str, record: Record, field: str) -> str:
 
 
 def wrapped(record: Record) -> str:
-    """Advice for a record that holds a list of records in one field, as `datasets` and many downloads wrap them."""
+    """Advice for a record that holds a list of records in one field, as `datasets` and many downloads wrap them. The
+    turns of a chat are no records."""
     lists = [name for name, value in record.items() if isinstance(value, list) and value and isinstance(value[0], dict)]
-    if len(lists) != 1:
+    if len(lists) != 1 or {"role", "from"} & set(record[lists[0]][0]):
         return ""
     return f"; if its {lists[0]!r} is the list of records, write one of them on each line (jq -c '.{lists[0]}[]' FILE)"
