@@ -45,6 +45,12 @@ class Watch:
     The metrics of a step are read only after the next step was started. Reading them waits for the devices, and the
     devices would have nothing to do if the next step were started after that."""
 
+    _since: float
+    _steps: int
+    _tokens: int
+    _for_device: float
+    _waited: float
+
     def __init__(
         self,
         config: RunConfig,
