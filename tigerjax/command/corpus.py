@@ -83,6 +83,29 @@ def data_dedup_site_lines(
     show(manifest["counts"] | manifest["figures"], json)
 
 
+def data_language(
+    input: list[Path],
+    out: Path,
+    least: Share = 0.5,
+    replace: bool = False,
+    where: Where = LOCAL,
+    json: Path | None = None,
+) -> None:
+    """Writes the language of each document that declares none into lang: zh-Hans, zh-Hant, en, code and others.
+
+    A document of which the language is less sure than --least is und, and a short one needs 0.8. How sure it is stands
+    in meta.lang_confidence. Languages that documents declare stay; those that look otherwise are counted, with samples
+    in OUT/report.html. --replace writes all of them anew.
+
+    Example: tigerjax data language --input zh.jsonl en.jsonl --out runs/language
+    """
+    from tigerjax.text.identification import language_files
+
+    inputs = given(input, where, where.ids)
+    manifest = language_files(inputs, out, least=least, replace=replace, runner=runner(where))
+    show(manifest["counts"] | manifest["figures"], json)
+
+
 def data_quality_train(
     good: list[Path],
     bad: list[Path],
