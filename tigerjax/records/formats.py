@@ -10,6 +10,7 @@
     *.arrow, *.feather                    each row is a record; Arrow's stream format or its file format
     *.tfrecord*                           tf.train.Example, one string a feature, or a JSON object a record
     *.array_record*, *.arrayrecord*       the same
+    *.seqio                               names a SeqIO task: each of its examples is a record
     *.warc, *.wet                         web archives: each page is a document
     a folder with state.json              what `save_to_disk` of the `datasets` library writes
     a folder with dataset_dict.json       the same with several splits, of which "train" is read
@@ -28,7 +29,7 @@ from typing import Any, NamedTuple
 
 from tigerjax.errors import DataError
 from tigerjax.files import jsonl, packed, paths
-from tigerjax.records import columnar, tensorflow_files, text_files, web_archives
+from tigerjax.records import columnar, seqio_tasks, tensorflow_files, text_files, web_archives
 from tigerjax.records.block import READING, FileBlock, Reading
 
 
@@ -81,6 +82,7 @@ FORMATS = (
     Format(columnar.arrow, columnar.parse_row, endings=(".arrow", ".feather")),
     Format(tensorflow_files.tfrecords, tensorflow_files.parse_record, inside=(".tfrecord",), compressed=(".gz",)),
     Format(tensorflow_files.array_records, tensorflow_files.parse_record, inside=(".array_record", ".arrayrecord")),
+    Format(seqio_tasks.examples, seqio_tasks.parse_example, endings=(seqio_tasks.ENDING,)),
     Format(web_archives.web_records, web_archives.parse_page, endings=(".warc", ".wet"), compressed=ANY),
     Format(columnar.dataset, columnar.parse_row, columnar.cut_dataset, folder=(columnar.STATE, columnar.SPLITS)),
     Format(tensorflow_files.tfds_rows, tensorflow_files.parse_tfds, folder=(tensorflow_files.TFDS_INFO,)),

@@ -10,8 +10,8 @@ from typing import Any
 
 from tigerjax.align.answers import Answer
 from tigerjax.align.rewards.given import FUNCTION
-from tigerjax.data import fingerprint
-from tigerjax.data.fingerprint import Fingerprint
+from tigerjax.records import fingerprint
+from tigerjax.records.fingerprint import Fingerprint
 from tigerjax.errors import USERS, ConfigError, DataError, TigerjaxError, line_in, of_user
 from tigerjax.files.foreign import shown
 from tigerjax.processes import hosts

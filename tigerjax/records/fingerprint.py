@@ -77,7 +77,7 @@ def inputs_of(task: Any, config: dict[str, Any]) -> list[Path]:
         config["made"] = time.time_ns()
         tell(
             f"source {task.name}: nothing says which files this SeqIO task reads, so its rows are made again; set"
-            " `inputs = [FILE, …]` on its function (tigerjax/data/fingerprint.py)"
+            " `inputs = [FILE, …]` on its function (tigerjax/records/fingerprint.py)"
         )
     return made.files
 
