@@ -18,7 +18,6 @@ made, not at import. To register a name again replaces its mixture.
 
 import functools
 import re
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -42,6 +41,7 @@ from tigerjax.data.tasks import (
 from tigerjax.errors import ConfigError, DataError
 from tigerjax.files import manifest, paths
 from tigerjax.files.progress import Progress
+from tigerjax.records.notes import note
 from tigerjax.records.seqio_tasks import import_modules
 from tigerjax.records.tf import start
 from tigerjax.stages.runner import LOCAL
@@ -135,10 +135,7 @@ def holistic(
     if not low <= instruct_fraction <= high:
         raise ConfigError(f"mixture {name}: instruct_fraction={instruct_fraction} must be in [{low}, {high}]")
     if not HOLISTIC_RANGE[0] <= instruct_fraction <= HOLISTIC_RANGE[1]:
-        warnings.warn(
-            f"mixture {name}: instruct_fraction={instruct_fraction} is outside the published {list(HOLISTIC_RANGE)}",
-            stacklevel=2,
-        )
+        note(f"mixture {name}: instruct_fraction={instruct_fraction} is outside the published {list(HOLISTIC_RANGE)}")
     if not 0 <= zh_share <= 1:
         raise ConfigError(f"mixture {name}: zh_share={zh_share} must be in [0, 1]")
     rates: dict[str, float | Proportions] = {}
