@@ -82,7 +82,6 @@ MEANINGS = {
     "data quality train --held-out": "Share of the texts that are measured, and not learnt from",
     "data quality score --out": CLEANED,
     "data quality score --model": "Folder of `tigerjax data quality train`, or MODULE:FUNCTION",
-    "data quality score --least": "Documents with a smaller score are dropped",
     "data dedup against-sft --out": CLEANED,
     "data decontaminate --out": CLEANED,
     "data decontaminate --evaluation-sets": "Files of evaluation sets; each is named after its task",
