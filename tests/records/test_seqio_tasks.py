@@ -29,7 +29,9 @@ def parse(dataset):
 
 seqio.TaskRegistry.add(
     "MARK_lines", source=seqio.TextLineDataSource({"train": "FOLDER/lines.txt"}),
-    preprocessors=[parse, rekey, seqio.CacheDatasetPlaceholder(), seqio.preprocessors.tokenize, seqio.preprocessors.append_eos],
+    preprocessors=[
+        parse, rekey, seqio.CacheDatasetPlaceholder(), seqio.preprocessors.tokenize, seqio.preprocessors.append_eos,
+    ],
     output_features=features,
 )
 example = {"text": tf.io.FixedLenFeature([], tf.string), "id": tf.io.FixedLenFeature([], tf.string)}

@@ -33,7 +33,7 @@ CODE = """def area(points):
         (JAPANESE, "ja"),
         (GERMAN, "de"),
         (CODE, "code"),
-        ("#include <stdio.h>\n\nint main(void) {\n    puts(\"hi\");\n    return 0;\n}\n", "code"),
+        ('#include <stdio.h>\n\nint main(void) {\n    puts("hi");\n    return 0;\n}\n', "code"),
         (SIMPLIFIED + ENGLISH[:30], "zh-Hans"),  # a quoted word or two does not make it English
         (f"{ENGLISH} See https://example.com/{'a' * 200}", "en"),
         ("人人生而平等，在尊严和权利上一律平等。", "zh-Hans"),
@@ -47,7 +47,9 @@ def test_language_of_a_text(text, lang):
     assert found.lang == lang and 0.4 <= found.confidence <= 1
 
 
-@pytest.mark.parametrize("text", ["", "ok", "12345 !!!", "Hi all", "東京都", "x = 1", "https://example.com/page", "🙂🙂🙂"])
+@pytest.mark.parametrize(
+    "text", ["", "ok", "12345 !!!", "Hi all", "東京都", "x = 1", "https://example.com/page", "🙂🙂🙂"]
+)
 def test_where_the_text_says_too_little_it_is_in_doubt(text):
     assert identified(text).lang == "und"
 
@@ -95,7 +97,9 @@ def test_only_documents_without_a_language_get_one(docs, tmp_path):
         "s": "zh-Hans", "t": "zh-Hant", "e": "en", "c": "code", "n": "und",
     }  # fmt: skip
     assert all(0 <= got[name]["meta"][CONFIDENCE] <= 1 for name in "stecn")
-    assert got["d1"] == {"id": "d1", "text": ENGLISH, "lang": "zh", "meta": {"page": 1}} | {"source": got["d1"]["source"]}
+    assert got["d1"] == {"id": "d1", "text": ENGLISH, "lang": "zh", "meta": {"page": 1}} | {
+        "source": got["d1"]["source"]
+    }
     assert got["d2"]["lang"] == "zh-TW"
     figures = made["figures"]
     assert figures["found"] == {"code": 1, "en": 1, "und": 1, "zh-Hans": 1, "zh-Hant": 1}

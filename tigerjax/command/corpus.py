@@ -95,11 +95,11 @@ def data_language(
     where: Where = LOCAL,
     json: Path | None = None,
 ) -> None:
-    """Writes the language of each document that declares none into lang: zh-Hans, zh-Hant, en, code and others.
+    """Writes the language of documents that declare none into lang.
 
-    A document of which the language is less sure than --least is und, and a short one needs 0.8. How sure it is stands
-    in meta.lang_confidence. Languages that documents declare stay; those that look otherwise are counted, with samples
-    in OUT/report.html. --replace writes all of them anew.
+    It is zh-Hans, zh-Hant, en, code or another one. A document of which the language is less sure than --least is und,
+    and a short one needs 0.8. How sure it is stands in meta.lang_confidence. Languages that documents declare stay;
+    those that look otherwise are counted, with samples in OUT/report.html. --replace writes all of them anew.
 
     Example: tigerjax data language --input zh.jsonl en.jsonl --out runs/language
     """
@@ -140,7 +140,7 @@ class ScoreOptions:
     least: Share = 0.0  # Documents with a smaller score are dropped
     least_of: tuple[str, ...] = ()  # In place of --least for documents of a source: SOURCE=SCORE
     power: Annotated[float, Range(0, 10, above=True)] | None = None
-    """Each document's weight is multiplied by its score to this power. Without it by nothing."""
+    """Each document's weight is multiplied by its score to this power."""
     weight_of: tuple[str, ...] = ()  # The weight of documents of a source is multiplied: SOURCE=FACTOR
 
 

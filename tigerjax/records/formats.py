@@ -87,7 +87,9 @@ FORMATS = (
     Format(tensorflow_files.tfrecords, tensorflow_files.parse_record, inside=(".tfrecord",), compressed=(".gz",)),
     Format(tensorflow_files.array_records, tensorflow_files.parse_record, inside=(".array_record", ".arrayrecord")),
     Format(seqio_tasks.examples, seqio_tasks.parse_example, endings=(seqio_tasks.ENDING,)),
-    Format(web_archives.web_records, web_archives.parse_page, endings=(".warc", ".wet"), compressed=ANY, of_others=True),
+    Format(
+        web_archives.web_records, web_archives.parse_page, endings=(".warc", ".wet"), compressed=ANY, of_others=True
+    ),
     Format(columnar.dataset, columnar.parse_row, columnar.cut_dataset, folder=(columnar.STATE, columnar.SPLITS)),
     Format(tensorflow_files.tfds_rows, tensorflow_files.parse_tfds, folder=(tensorflow_files.TFDS_INFO,)),
 )

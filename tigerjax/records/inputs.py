@@ -73,7 +73,9 @@ def expand(patterns: Paths) -> Files:
             raise DataError(f"{pattern}: no such file; name a file, or a pattern that matches one")
         for path in matches:
             if is_task_file(path) and path != paths.of(pattern):
-                raise ConfigError(f"{path} names a SeqIO task, whose code would run; leave it out, or give its own name")
+                raise ConfigError(
+                    f"{path} names a SeqIO task, whose code would run; leave it out, or give its own name"
+                )
             files += _of_stage(path) or [path]
     if twice := [path for path, times in Counter(files).items() if times > 1]:
         raise ConfigError(f"input {twice[0]} is given twice; give it once")

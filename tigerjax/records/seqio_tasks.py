@@ -71,7 +71,11 @@ def named_task(path: Path) -> NamedTask:
     if unknown := set(found) - FIELDS:
         raise _no_task(path, f"has {sorted(unknown)[0][:40]!r}")
     modules, split = found.get("modules", []), found.get("split", "train")
-    if not isinstance(modules, list) or not all(isinstance(m, str) and m for m in modules) or not isinstance(split, str):
+    if (
+        not isinstance(modules, list)
+        or not all(isinstance(m, str) and m for m in modules)
+        or not isinstance(split, str)
+    ):
         raise _no_task(path, "'modules' must be a list of names, and 'split' a name")
     return NamedTask(found["task"], tuple(modules), split)
 

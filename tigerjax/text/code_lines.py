@@ -19,7 +19,8 @@ _LONGEST = 400
 # What stands in a line of code and seldom in prose: ends with a bracket or semicolon, calls, operators, comments.
 _CODE = re.compile(
     r"[;{}(\[\\]$|[)\]}][,;:]$|^[\])}]+$|\*/$|\w\(\)|->\w|::\w|=>|[!=<>]=|\+=|&&|\|\||\$\{|\w\[\w+\]|\$\w+"
-    r"|^#(?:include|define|undef|ifn?def|if|elif|else|endif|pragma)\b|^#!|^//|^/\*|^\* |^@\w|^\"{3}|^'{3}|^# |^>>> |^-- "
+    r"|^#(?:include|define|undef|ifn?def|if|elif|else|endif|pragma)\b|^#!|^//|^/\*|^\* |^@\w"
+    r"|^\"{3}|^'{3}|^# |^>>> |^-- "
 )
 _ASSIGNMENT = re.compile(r"[\w$.@*&>\[\]\"' ,:-]{1,60}=\s*[^=\s]")
 _KEYWORD = re.compile(

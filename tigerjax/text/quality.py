@@ -187,4 +187,5 @@ def scorer_files(name: str) -> tuple[Path, ...]:
     if ":" in name and not paths.on_bucket(name):
         source = inspect.getsourcefile(inspect.unwrap(scores))
         return (Path(source),) if source else ()
+    manifest.refuse_changed([paths.of(name) / MODEL])
     return (paths.of(name) / MODEL,)
