@@ -168,7 +168,8 @@ class _Walk:
             return
         self.modules[name] = manifest.sha256(file)
         for value in list(vars(module).values()):
-            other = value.__name__ if isinstance(value, types.ModuleType) else getattr(value, "__module__", None)
+            # A module that is loaded late may have no name yet.
+            other = getattr(value, "__name__" if isinstance(value, types.ModuleType) else "__module__", None)
             if isinstance(other, str):
                 self._module(other)
 
