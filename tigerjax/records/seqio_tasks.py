@@ -101,7 +101,7 @@ def _registered(path: Path, named: NamedTask) -> Any:
 def _untokenised(task: Any) -> Any:
     """The task up to where its texts become ids."""
     _, seqio = start()
-    tokenise, before = seqio.preprocessors.tokenize, []
+    tokenise, before = seqio.preprocessors.tokenize, list[Any]()
     for preprocessor in task.preprocessors:
         if getattr(preprocessor, "func", preprocessor) is tokenise:
             break

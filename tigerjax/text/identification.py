@@ -166,12 +166,12 @@ def _decide(least: float, replace: bool, corpus: Corpus) -> list[dict[str, Any]]
 
 
 def _figures(totals: dict[str, int]) -> dict[str, Any]:
-    counts = {name: {} for name in ("found", "declared")}
+    counts: dict[str, dict[str, int]] = {"found": {}, "declared": {}}
     for name, count in totals.items():
         what, _, lang = name.partition(" ")
         if what in counts:
             counts[what][lang] = count
-    return counts | {"otherwise": totals.get("otherwise", 0)}
+    return {**counts, "otherwise": totals.get("otherwise", 0)}
 
 
 def language_files(
