@@ -121,14 +121,16 @@ def identified(text: str, least: float = LEAST) -> Identified:
     letters = _letters(part)
     if not letters:
         return Identified(UNDETERMINED, 0.0)
-    found = Counter[str]()
+    found: dict[str, float] = {}
     for one in _detector().detect(part, model="lite", k=5):
         name = one["lang"].lower()
-        found["zh" if name in _CHINESE else name] += min(1.0, one["score"])
+        name = "zh" if name in _CHINESE else name
+        found[name] = found.get(name, 0.0) + min(1.0, one["score"])
     if language.chinese([part]):
-        japanese = found["ja"] if _may_be_japanese(language.HAN.findall(part)) else 0.0
-        found = Counter({"zh": found["zh"] / (found["zh"] + japanese) if japanese else 1.0})
-    (lang, confidence), *_ = found.most_common(1) or [(UNDETERMINED, 0.0)]
+        japanese = found.get("ja", 0.0) if _may_be_japanese(language.HAN.findall(part)) else 0.0
+        zh = found.get("zh", 0.0)
+        found = {"zh": zh / (zh + japanese) if japanese else 1.0}
+    lang, confidence = max(found.items(), key=lambda one: one[1], default=(UNDETERMINED, 0.0))
     confidence = round(min(1.0, confidence), DIGITS)
     if letters < FEWEST or confidence < (max(least, LEAST_SHORT) if letters < SHORT else least):
         return Identified(UNDETERMINED, confidence)
