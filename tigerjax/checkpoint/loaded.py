@@ -19,7 +19,7 @@ from tigerjax.model import families, hf_config
 from tigerjax.model.quantised import with_held
 
 Quantise = Literal["int8"]
-"""How the matrices of a model may be held that only answers."""
+"""How the matrices of a model that only answers may be held, and its keys and values."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -40,6 +40,8 @@ class Loaded:
     """What else the checkpoint says; a reward model has its calibration here."""
     reach: int = 0
     """How many positions the checkpoint says that it reads; 0 where it does not say so."""
+    cache_dtype: Quantise | None = None
+    """The type of its keys and values while it answers; None: that of the products."""
 
     def say_past(self, length: int, where: str | Path) -> None:
         """Says it in one line where rows of `length` tokens are longer than the model, read from `where`, reads."""
@@ -69,9 +71,13 @@ def load(
     )
 
 
-def quantised(model: Loaded, dtype: Quantise | None) -> Loaded:
-    """The model with the matrices of its layers in int8, a scale for each output; the model itself for None. It has a
-    sha256 of its own, since it gives other results."""
+def quantised(model: Loaded, dtype: Quantise | None, cache_dtype: Quantise | None = None) -> Loaded:
+    """The model with the matrices of its layers in int8, a scale for each output, and with keys and values of
+    `cache_dtype` while it answers; the model itself for None. It has a sha256 of its own, since it gives other
+    results."""
+    if cache_dtype is not None:
+        sha256 = hashlib.sha256(f"{model.sha256} cache {cache_dtype}".encode()).hexdigest()
+        model = dataclasses.replace(model, cache_dtype=cache_dtype, sha256=sha256)
     if dtype is None:
         return model
     sha256 = hashlib.sha256(f"{model.sha256} {dtype}".encode()).hexdigest()
@@ -79,7 +85,12 @@ def quantised(model: Loaded, dtype: Quantise | None) -> Loaded:
 
 
 def load_for(
-    settings: RunConfig, path: str | Path | None = None, *, reward: bool = False, quantise: Quantise | None = None
+    settings: RunConfig,
+    path: str | Path | None = None,
+    *,
+    reward: bool = False,
+    quantise: Quantise | None = None,
+    cache_dtype: Quantise | None = None,
 ) -> Loaded:
     """`load` with the tokenizer, the compute settings and the mesh of a run's config, `quantised`.
 
@@ -90,7 +101,8 @@ def load_for(
     place = Path("runs") / settings.name if path is None else path
     mesh = mesh_of_several(settings.mesh)  # first: a mesh that does not fit is found before anything is read
     tokenizer = Tokenizer(settings.data.tokenizer)
-    return quantised(load(place, tokenizer, compute=settings.compute, mesh=mesh, reward=reward), quantise)
+    loaded = load(place, tokenizer, compute=settings.compute, mesh=mesh, reward=reward)
+    return quantised(loaded, quantise, cache_dtype)
 
 
 def check_kind(model: Model | StoredModel, *, where: str | Path, reward: bool) -> None:

@@ -39,6 +39,7 @@ class Asking:
     chat: bool = False  # By the chat template, where TigerBot's evaluation did so
     batch_size: Count = 8  # Questions that are asked at one time
     quantise: Literal["int8"] | None = None  # The model's matrices in 8 bits, a scale for each output
+    cache_dtype: Literal["int8"] | None = None  # Keys and values of drawn answers in 8 bits, not of scored options
     allow_code_execution: bool = False  # HumanEval runs programs that the model wrote, shut in
     allow_unconfined_code: bool = False  # Also where this machine cannot shut them in
 
@@ -120,6 +121,7 @@ def evaluate(
                 rows=asking.batch_size,
                 cache=place / suite.CACHE,
                 quantise=asking.quantise,
+                cache_dtype=asking.cache_dtype,
             )
         loaded = answerer.model
         loaded.say_past(answerer.context, model or run_dir)

@@ -37,6 +37,7 @@ def open_to_talk(
     tokenizer: Path | None = None,
     dtype: Literal["float32", "bfloat16"] | None = None,
     quantise: Quantise | None = None,
+    cache_dtype: Quantise | None = None,
     mesh: Mesh | None = None,
     reward: bool = False,
 ) -> Loaded:
@@ -44,7 +45,8 @@ def open_to_talk(
 
     `tokenizer` None takes the one that the model was trained with, which its run's config or its folder of Hugging Face
     holds. `dtype` is the type of its products; None takes that of the run, and float32 for an import. `quantise` holds
-    the matrices of its layers in 8 bits. With `reward` a reward model is opened, and no language model.
+    the matrices of its layers in 8 bits, `cache_dtype` the keys and values of what it reads and draws. With
+    `reward` a reward model is opened, and no language model.
 
     Raises ConfigError where the tokenizer is not known or not the model's, and DataError where there is no model.
     """
@@ -52,7 +54,7 @@ def open_to_talk(
 
     path = _last_round(paths.of(path))
     if _is_hugging_face(path):
-        return quantised(_of_hugging_face(path, tokenizer, dtype, mesh, reward), quantise)
+        return quantised(_of_hugging_face(path, tokenizer, dtype, mesh, reward), quantise, cache_dtype)
     stored = open_model(path)
     check_kind(stored, where=path, reward=reward)  # before its tokenizer, which a reward model need not name
     config: dict[str, str] = {}
@@ -62,7 +64,8 @@ def open_to_talk(
     named_dtype: Any = dtype or config.get("compute.dtype", "float32")
     compute = dataclasses.replace(FLOAT32, dtype=named_dtype)
     named = tokenizer or _own_tokenizer(path, stored, config.get("data.tokenizer"))
-    return quantised(load(path, Tokenizer(named), compute=compute, mesh=mesh, reward=reward), quantise)
+    loaded = load(path, Tokenizer(named), compute=compute, mesh=mesh, reward=reward)
+    return quantised(loaded, quantise, cache_dtype)
 
 
 def _last_round(path: Any) -> Any:
