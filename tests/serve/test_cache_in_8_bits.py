@@ -63,10 +63,16 @@ def test_a_token_that_is_held_is_off_by_half_a_step_of_its_own_scale(stacks):
     one_more = tuple(x[:, :, 0] for x in keys), tuple(x[:, :, 1] for x in values)
     made, want = (kv.append(one, *one_more, one.lengths_B) for one in (made, want))
     assert sum(a.nbytes for a in jax.tree.leaves(made[:2])) < 0.4 * sum(a.nbytes for a in jax.tree.leaves(want[:2]))
-    for held, whole, axis in ((made.keys, want.keys, 3), (made.values, want.values, 4)):
+    for held, whole, axes in ((made.keys, want.keys, (3, 4)), (made.values, want.values, (4, 3))):
         for one, other in zip(held, whole, strict=True):
-            assert one.values.dtype == jnp.int8 and one.scales.shape[axis] == 1
-            assert (jnp.abs(one.values * one.scales - other) <= one.scales * 0.5001).all()
+            scales = one.scales_LBK1S.transpose(0, 1, 2, *axes)
+            assert one.numbers.dtype == jnp.int8 and scales.shape == (
+                L // stacks,
+                B,
+                K,
+                *((1, S) if axes[0] == 3 else (S, 1)),
+            )
+            assert (jnp.abs(one.numbers * scales - other) <= scales * 0.5001).all()
             assert jnp.abs(other).max() > 0.5
 
 
@@ -88,7 +94,7 @@ def test_logits_are_near_those_of_a_cache_in_float32(tiny):
 
 def test_the_engine_answers_as_the_sampler_does_and_the_model_has_another_name(tiny, in_8_bits, serving):
     assert in_8_bits.sha256 not in (tiny.loaded().sha256, quantised(tiny.loaded(), "int8").sha256)
-    assert serving._rows._state.cache.keys[0].values.dtype == jnp.int8
+    assert serving._rows._state.cache.keys[0].numbers.dtype == jnp.int8
     for text, changes in (("hello", {"n": 3}), ("moon", {"temperature": 0.0, "top_p": 1.0, "max_new_tokens": 40})):
         one = ask(tiny, text, text, **changes)
         assert answers(serving, one) == sampled(in_8_bits, text, one)

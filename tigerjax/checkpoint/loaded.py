@@ -8,18 +8,22 @@ import hashlib
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 from jax.sharding import Mesh
 
 from tigerjax.checkpoint.model import Model
 from tigerjax.checkpoint.stored import StoredModel, load_placed
 from tigerjax.config import ComputeConfig, ModelConfig, RunConfig, other_sizes, stored_sizes
-from tigerjax.errors import ConfigError
+from tigerjax.errors import ConfigError, DataError
 from tigerjax.mesh import mesh_of_several
 from tigerjax.model import families, hf_config
+from tigerjax.model.calibrated import calibrated
 from tigerjax.model.quantised import with_held
 
 Quantise = Literal["int8"]
 """How the matrices of a model that only answers may be held, and its keys and values."""
+CALIBRATION_ROWS, CALIBRATION_TOKENS, LEAST_ROWS = 96, 256, 16
+"""The most rows of a calibration, the tokens of each, and the fewest rows [our choice]."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -71,17 +75,51 @@ def load(
     )
 
 
-def quantised(model: Loaded, dtype: Quantise | None, cache_dtype: Quantise | None = None) -> Loaded:
+def quantised(
+    model: Loaded,
+    dtype: Quantise | None,
+    cache_dtype: Quantise | None = None,
+    rows_BT: np.ndarray | None = None,
+) -> Loaded:
     """The model with the matrices of its layers in int8, a scale for each output, and with keys and values of
-    `cache_dtype` while it answers; the model itself for None. It has a sha256 of its own, since it gives other
-    results."""
+    `cache_dtype` while it answers; the model itself for None. Weights are rounded to nearest, or for the text of
+    `rows_BT`. The model has a sha256 of its own, since it gives other results."""
     if cache_dtype is not None:
         sha256 = hashlib.sha256(f"{model.sha256} cache {cache_dtype}".encode()).hexdigest()
         model = dataclasses.replace(model, cache_dtype=cache_dtype, sha256=sha256)
     if dtype is None:
         return model
-    sha256 = hashlib.sha256(f"{model.sha256} {dtype}".encode()).hexdigest()
-    return dataclasses.replace(model, weights=with_held(model.weights, dtype), sha256=sha256)
+    name = dtype if rows_BT is None else f"{dtype} {hashlib.sha256(rows_BT.tobytes()).hexdigest()}"
+    sha256 = hashlib.sha256(f"{model.sha256} {name}".encode()).hexdigest()
+    if rows_BT is None:
+        weights = with_held(model.weights, dtype)
+    else:
+        weights = calibrated(model.weights, model.config, model.compute, rows_BT, model.mesh)
+    return dataclasses.replace(model, weights=weights, sha256=sha256)
+
+
+def calibration_rows(path: Path, tokenizer: Any) -> np.ndarray:
+    """The first rows_BT of the documents in a file, each followed by eos. DataError where there is less than LEAST."""
+    from tigerjax.tokenizer.sample import read_all
+
+    stream: list[int] = []
+    for _, text, _ in read_all([path]):
+        stream += [*tokenizer.encode(text), tokenizer.eos]
+        if len(stream) >= CALIBRATION_ROWS * CALIBRATION_TOKENS:
+            break
+    rows = min(CALIBRATION_ROWS, len(stream) // CALIBRATION_TOKENS)
+    if rows < LEAST_ROWS:
+        raise DataError(
+            f"{path} has {len(stream):,} tokens of text; a calibration needs {LEAST_ROWS * CALIBRATION_TOKENS:,} at"
+            " least: give more text"
+        )
+    return np.array(stream[: rows * CALIBRATION_TOKENS], np.int32).reshape(rows, CALIBRATION_TOKENS)
+
+
+def check_calibration(quantise: Quantise | None, calibration: Path | None) -> None:
+    """ConfigError for a calibration of what is not quantised."""
+    if calibration is not None and quantise is None:
+        raise ConfigError(f"the calibration {calibration} is for matrices in 8 bits; give --quantise int8 too")
 
 
 def load_for(
@@ -91,6 +129,7 @@ def load_for(
     reward: bool = False,
     quantise: Quantise | None = None,
     cache_dtype: Quantise | None = None,
+    calibration: Path | None = None,
 ) -> Loaded:
     """`load` with the tokenizer, the compute settings and the mesh of a run's config, `quantised`.
 
@@ -98,11 +137,13 @@ def load_for(
     """
     from tigerjax.tokenizer.load import Tokenizer  # the numeric core imports without SentencePiece
 
+    check_calibration(quantise, calibration)
     place = Path("runs") / settings.name if path is None else path
     mesh = mesh_of_several(settings.mesh)  # first: a mesh that does not fit is found before anything is read
     tokenizer = Tokenizer(settings.data.tokenizer)
     loaded = load(place, tokenizer, compute=settings.compute, mesh=mesh, reward=reward)
-    return quantised(loaded, quantise, cache_dtype)
+    rows_BT = None if calibration is None else calibration_rows(calibration, tokenizer)
+    return quantised(loaded, quantise, cache_dtype, rows_BT)
 
 
 def check_kind(model: Model | StoredModel, *, where: str | Path, reward: bool) -> None:

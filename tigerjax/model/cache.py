@@ -20,7 +20,7 @@ from jax.typing import DTypeLike
 from tigerjax.mesh import on_each, spec
 from tigerjax.model import attention
 from tigerjax.model.layers import Weights
-from tigerjax.model.quantised import Quantised, is_quantised, rounded
+from tigerjax.model.quantised import rounded
 
 MATRIX_ROWS = 8  # rows that a TPU's matrix unit takes at a time
 
@@ -34,9 +34,25 @@ class Form(NamedTuple):
     """None: that of the products. In int8 each token has a scale for each head, of its key and of its value."""
 
 
+PLAIN = Form()
+
+
+class Rounded(NamedTuple):
+    """Keys or values in int8."""
+
+    numbers: Any
+    """Where they lie as in an array of floats."""
+    scales_LBK1S: Any
+    """float32, of values too: with slots last a TPU pads them least."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self.numbers.shape)
+
+
 class Cache(NamedTuple):
-    """Rotated keys and values: arrays in the compute dtype, or `Quantised` ones in int8, with a scale over H. Slots
-    from lengths_B on hold nothing that is read."""
+    """Rotated keys and values: arrays in the compute dtype, or `Rounded` ones. Slots from lengths_B on hold nothing
+    that is read."""
 
     keys: tuple[Any, ...]
     """k_LBKHS of each stack of layers."""
@@ -71,8 +87,7 @@ def empty(shape_LBKHS: tuple[int, ...], dtype: DTypeLike, form: Form) -> Cache:
     def both() -> tuple[Any, Any]:
         if form.dtype is None:
             return stack(H, S, dtype)
-        parts = zip(stack(H, S, form.dtype), stack(1, S, jnp.float32), strict=True)
-        keys, values = (Quantised(*part) for part in parts)
+        keys, values = (Rounded(numbers, stack(1, S, jnp.float32)[0]) for numbers in stack(H, S, form.dtype))
         return keys, values
 
     keys, values = zip(*(both() for _ in range(form.stacks)), strict=True)
@@ -80,22 +95,34 @@ def empty(shape_LBKHS: tuple[int, ...], dtype: DTypeLike, form: Form) -> Cache:
 
 
 def _as_in(old: Any, new: jax.Array, axis: int) -> Any:
-    """New keys or values, whose features are along `axis`, in the form of those of a cache."""
-    return rounded(new, (axis,), "int8") if is_quantised(old) and not is_quantised(new) else new
+    """New keys or values, whose features are along `axis`, in the form of those of a cache. Their scales are 1 long
+    along it."""
+    return Rounded(*rounded(new, (axis,), "int8")) if isinstance(old, Rounded) and not isinstance(new, Rounded) else new
 
 
 def in_form_of(cache: Cache, other: Cache) -> Cache:
     """The keys and values of `cache` held as those of `other`."""
+
+    def values_as_in(old: Any, new: Any) -> Any:
+        made = _as_in(old, new, 4)
+        return made._replace(scales_LBK1S=made.scales_LBK1S.swapaxes(3, 4)) if made is not new else new
+
     keys = tuple(_as_in(old, new, 3) for old, new in zip(other.keys, cache.keys, strict=True))
-    values = tuple(_as_in(old, new, 4) for old, new in zip(other.values, cache.values, strict=True))
-    return cache._replace(keys=keys, values=values)
+    return cache._replace(keys=keys, values=tuple(map(values_as_in, other.values, cache.values)))
 
 
 def over_tokens(function: Callable[..., jax.Array], *caches: Cache) -> Cache:
     """`function(axis, …)` of the arrays of the caches that stand at one place, scales too; `axis` is that of the
     tokens. The lengths are those of the first cache."""
-    keys = jax.tree.map(functools.partial(function, 4), *(one.keys for one in caches))
-    values = jax.tree.map(functools.partial(function, 3), *(one.values for one in caches))
+
+    def each(axis: int, *held: Any) -> Any:
+        if not isinstance(held[0], Rounded):
+            return function(axis, *held)
+        numbers, scales = zip(*held, strict=True)
+        return Rounded(function(axis, *numbers), function(4, *scales))
+
+    keys = tuple(each(4, *held) for held in zip(*(one.keys for one in caches), strict=True))
+    values = tuple(each(3, *held) for held in zip(*(one.values for one in caches), strict=True))
     return caches[0]._replace(keys=keys, values=values)
 
 
@@ -166,11 +193,23 @@ def _write_rows(cache: jax.Array, new_LBKH: jax.Array, position_B: jax.Array, *,
     # step. So this writes row by row and holds the layout. (On a GPU it would start one kernel per row.)
     as_it_lies = Layout(major_to_minor=tuple(range(cache.ndim)))
 
+    # Four whole numbers share a word, and a write of one of them into a tile would copy the cache in every step. So the
+    # tile is read, and written whole.
+    slots = cache.shape[axis]
+    tile = min({3: 32, 4: 128}[axis], slots) if cache.dtype == jnp.int8 else 1
+
     def row(b: jax.Array, cache: jax.Array) -> jax.Array:
-        new_L1KH = jax.lax.dynamic_slice_in_dim(new_LBKH, b, 1, axis=1)
+        new = jnp.expand_dims(jax.lax.dynamic_slice_in_dim(new_LBKH, b, 1, axis=1), axis)
         start = [jnp.int32(0)] * cache.ndim
-        start[1], start[axis] = b, position_B[b]
-        written = jax.lax.dynamic_update_slice(cache, jnp.expand_dims(new_L1KH, axis), start)
+        start[1], start[axis] = b, position_B[b] // tile * tile
+        if slots % tile:  # the last tile begins earlier; XLA then no longer sees that tiles lie apart, and copies
+            start[axis] = jnp.minimum(start[axis], slots - tile)
+        if tile > 1:
+            size = list(cache.shape)
+            size[1], size[axis] = 1, tile
+            here = start[axis] + jax.lax.broadcasted_iota(jnp.int32, size, axis) == position_B[b]
+            new = jnp.where(here, new, jax.lax.dynamic_slice(cache, start, size))
+        written = jax.lax.dynamic_update_slice(cache, new, start)
         return with_layout_constraint(written, as_it_lies)
 
     return jax.lax.fori_loop(0, cache.shape[1], row, cache)
@@ -211,7 +250,7 @@ def _read_groups(
     H, dtype = q_BKGH.shape[-1], q_BKGH.dtype
     # The scales are multiplied with the scores and the probabilities: so both products read whole numbers as they lie.
     k_BKHS, k_scale_BK1S = _parts(k_BKHS)
-    v_BKSH, v_scale_BKS1 = _parts(v_BKSH)
+    v_BKSH, v_scale_BK1S = _parts(v_BKSH)
     scores_BKGS = jnp.einsum("BKGH,BKHS->BKGS", q_BKGH, k_BKHS.astype(dtype), preferred_element_type=jnp.float32)
     scores_BKGS = scores_BKGS * H**-0.5 if k_scale_BK1S is None else scores_BKGS * (k_scale_BK1S * H**-0.5)
     scores_BKGS = jnp.where(before_BS[:, None, None], scores_BKGS, attention.MASKED)
@@ -221,22 +260,25 @@ def _read_groups(
     weights_BKGS, own_BKG1 = jnp.exp(scores_BKGS - most_BKG1), jnp.exp(own_BKG1 - most_BKG1)
     total_BKG1 = weights_BKGS.sum(-1, keepdims=True) + own_BKG1
     probs_BKGS, own_BKG1 = weights_BKGS / total_BKG1, (own_BKG1 / total_BKG1).astype(dtype)
-    if v_scale_BKS1 is not None:
-        probs_BKGS *= v_scale_BKS1.swapaxes(2, 3)
+    if v_scale_BK1S is not None:
+        probs_BKGS *= v_scale_BK1S
     out_BKGH = jnp.einsum("BKGS,BKSH->BKGH", probs_BKGS.astype(dtype), v_BKSH.astype(dtype))
     return out_BKGH + own_BKG1 * new_v_BKH[:, :, None]
 
 
 def _parts(held: Any) -> tuple[jax.Array, jax.Array | None]:
     """(numbers, their scales) of keys or values; None where they have none."""
-    return (held.values, held.scales) if is_quantised(held) else (held, None)
+    return held if isinstance(held, Rounded) else (held, None)
 
 
 def first(held: Any, axis: int, count: int, dtype: DTypeLike) -> jax.Array:
     """The first `count` slots of a layer's keys or values, in `dtype`; `axis` is that of the slots."""
-    numbers, scales = (None if a is None else jax.lax.slice_in_dim(a, 0, count, axis=axis) for a in _parts(held))
-    assert numbers is not None
-    return numbers if scales is None else (numbers * scales).astype(dtype)
+    numbers, scale_BK1S = _parts(held)
+    numbers = jax.lax.slice_in_dim(numbers, 0, count, axis=axis)
+    if scale_BK1S is None:
+        return numbers
+    scale_BK1S = scale_BK1S[..., :count]
+    return (numbers * (scale_BK1S if axis == 3 else scale_BK1S.swapaxes(2, 3))).astype(dtype)
 
 
 def repeat(cache: Cache, n: int) -> Cache:

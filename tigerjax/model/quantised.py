@@ -1,5 +1,4 @@
-"""Small whole numbers with scales: frozen matrices of the layers in int8, or int4 in groups, and the keys and values of
-a cache in int8 (`tigerjax.model.cache`).
+"""Frozen matrices of the layers as small whole numbers with scales: int8, or int4 in groups.
 
 A weight is value x scale. The scale is the largest magnitude that shares it, divided by 127.5 or 7.5, and a value is
 the weight divided by the scale, rounded to nearest (ties to even) and at most 127 or 7: so the outermost values stand
@@ -28,7 +27,7 @@ MATRICES = {path: INPUTS[name] for name, path in PATHS.items()}
 
 
 class Quantised(NamedTuple):
-    """A stack of matrices (L, inputs..., outputs...), or of the keys or values of a cache."""
+    """A stack of matrices (L, inputs..., outputs...)."""
 
     values: Any
     """int8 or int4."""

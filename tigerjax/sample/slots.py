@@ -121,7 +121,7 @@ def empty(
     length: int,
     answer: int,
     mesh: Mesh | None,
-    form: kv.Form = kv.Form(),  # noqa: B008  (frozen)
+    form: kv.Form = kv.PLAIN,
     top: int = 0,
 ) -> Slots:
     """`rows` free slots for prompts and answers of up to `length` tokens together, of which `answer` are in tokens_RT.
