@@ -5,11 +5,11 @@
 
 throughput   tokens per second of the sampler and of the engine, in turns, each with the same slots: the same prompts,
              answers and settings. The engine gets every answer as a request of its own, all at once. `equal` says
-             whether all answers were the same.
+             whether all answers were the same. Then the engine with keys and values in int8, and their bytes.
 first token  seconds from a request to its first token, where requests come one after another in a random rhythm that
              fills two thirds of the slots: the median and the 99th of a hundred
 int8         with --model: the share of the tokens of a text whose most probable next token is the same as in float32,
-             and the two perplexities: of weights in bfloat16, in int8 rounded to nearest and calibrated on other
+             and the two perplexities: of weights in bfloat16, in int8 rounded to nearest and rounded for other
              passages of the text, and of keys and values in int8, read token by token; and the bytes of the weights
 
 Without --model the weights are random (28 million, as in sampler.py). Everything is compiled before it is timed.
@@ -22,7 +22,7 @@ import random
 import threading
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax
@@ -31,7 +31,7 @@ import numpy as np
 from sampler import CONFIG, NumberTokenizer
 from turns import Row, finish, medians, turns
 
-from tigerjax.checkpoint.loaded import CALIBRATION_ROWS, CALIBRATION_TOKENS, Loaded, quantised
+from tigerjax.checkpoint.loaded import ROUNDING_ROWS, ROUNDING_TOKENS, Loaded, quantised
 from tigerjax.config import FLOAT32
 from tigerjax.model import cache as kv
 from tigerjax.model import decoder, families
@@ -44,8 +44,12 @@ from tigerjax.tokenizer.chat import encode_prompt
 
 TEXT = Path(__file__).resolve().parents[2] / "data_mixtures" / "embedded" / "corpus_en.jsonl"
 HOW: dict[str, Any] = {"temperature": 0.9, "top_p": 0.95, "top_k": 0, "seed": 0}
-ROW = CALIBRATION_TOKENS
+ROW = ROUNDING_TOKENS
 """Tokens of a row of the text that float32 and int8 are compared on."""
+NARROW: tuple[Literal["int8"] | None, ...] = ("int8", None)
+"""Types of keys and values: in 8 bits, and that of the products."""
+TOGETHER = 4
+"""Rows that are read at a time."""
 LOAD = 2 / 3
 
 
@@ -127,7 +131,8 @@ def reader(model: Loaded) -> Any:
         return module.apply({"params": weights}, ids_BT, places_BT, jnp.ones_like(ids_BT))
 
     def by_token(weights: Any, ids_BT: jax.Array) -> Any:
-        shape = model.config.num_layers, 1, model.config.num_kv_heads, model.config.head_dim, ids_BT.shape[1]
+        (B, T), c = ids_BT.shape, model.config
+        shape = c.num_layers, B, c.num_kv_heads, c.head_dim, T
         cache = kv.empty(shape, model.compute.dtype, kv.Form(1, model.cache_dtype))
 
         def step(cache: kv.Cache, id_B: jax.Array) -> Any:
@@ -152,12 +157,14 @@ def in_8_bits(model: Loaded, rows: int) -> dict[str, dict[str, float]]:
     ids = np.array([i for text in texts for i in model.tokenizer.encode(text)], np.int32)
     firsts = [len(ids) * at // rows for at in range(rows)]  # from all of the text
     others = [at for at in range(0, len(ids) - ROW, ROW) if all(abs(at - first) >= ROW for first in firsts)]
-    others = others[:: max(1, len(others) // CALIBRATION_ROWS)][:CALIBRATION_ROWS]
+    others = others[:: max(1, len(others) // ROUNDING_ROWS)][:ROUNDING_ROWS]
     sides = {
         "float32": lambda: model,
         "bfloat16 weights": lambda: dataclasses.replace(model, weights=rounded_to_bfloat16(model.weights)),
         "int8": lambda: quantised(model, "int8"),
-        "int8, calibrated": lambda: quantised(model, "int8", None, np.stack([ids[at : at + ROW] for at in others])),
+        "int8, rounded for a text": lambda: quantised(
+            model, "int8", None, np.stack([ids[at : at + ROW] for at in others])
+        ),
         "int8 cache": lambda: quantised(model, None, "int8"),
     }
     found: dict[str, dict[str, float]] = {}
@@ -165,12 +172,13 @@ def in_8_bits(model: Loaded, rows: int) -> dict[str, dict[str, float]]:
     for name, side in sides.items():
         made = side()
         read, same, nats = reader(made), 0, 0.0
-        for at, first in enumerate(firsts):
-            most_probable, loss = read(ids[None, first : first + ROW])
+        for at in range(0, rows, TOGETHER):
+            rows_BT = np.stack([ids[first : first + ROW] for first in firsts[at : at + TOGETHER]])
+            most_probable_BT, loss = read(rows_BT)
             if name == "float32":
-                best.append(most_probable)
-            same += int((most_probable == best[at]).sum())
-            nats += float(loss) / rows
+                best.append(most_probable_BT)
+            same += int((most_probable_BT == best[at // TOGETHER]).sum())
+            nats += float(loss) * len(rows_BT) / rows
         size = sum(leaf.nbytes for leaf in jax.tree.leaves(made.weights))
         found[name] = {"top_1_agreement": same / (rows * ROW), "perplexity": float(np.exp(nats)), "bytes": size}
     return found
@@ -181,11 +189,21 @@ def rounded_to_bfloat16(weights: Any) -> Any:
     return jax.tree.map(lambda w: jnp.asarray(w).astype(jnp.bfloat16).astype(jnp.float32), weights)
 
 
+def cache_bytes(model: Loaded, form: kv.Form, slots: int, length: int) -> int:
+    """Bytes of the keys and values of so many rows."""
+    c = model.config
+    shape = c.num_layers, slots, c.num_kv_heads, c.head_dim, length
+    made = jax.eval_shape(lambda: kv.empty(shape, model.compute.dtype, form))
+    return sum(one.size * one.dtype.itemsize for one in jax.tree.leaves((made.keys, made.values)))
+
+
 def beside_sample(model: Loaded, args: argparse.Namespace) -> tuple[list[Row], dict[str, Any]]:
     """Throughput and time to the first token."""
     prompts = prompts_of(model, args.prompts)
-    engine = Engine(model, batching=ServeBatching(slots=args.slots, queue=1000, context=args.context))
+    batching = ServeBatching(slots=args.slots, queue=1000, context=args.context)
+    engine, int8_cache = (Engine(one, batching=batching) for one in (model, quantised(model, None, "int8")))
     engine.warm()
+    int8_cache.warm()
     equal: list[bool] = []
 
     def both() -> None:
@@ -209,15 +227,20 @@ def beside_sample(model: Loaded, args: argparse.Namespace) -> tuple[list[Row], d
         {
             "sample": lambda: rate(lambda: sampled(model, prompts, args.n, args.new_tokens, args.slots, args.context)),
             "engine": lambda: rate(lambda: served(engine, prompts, args.n, args.new_tokens)),
+            "int8 cache": lambda: rate(lambda: served(int8_cache, prompts, args.n, args.new_tokens)),
         },
     )
     found = medians(timed)
     a_second = LOAD * found["engine"] / (tokens / (len(prompts) * args.n))
     waits = first_tokens(engine, prompts_of(model, args.requests), args.new_tokens, a_second)
     engine.close()
+    int8_cache.close()
+    held = [cache_bytes(model, kv.Form(1, dtype), args.slots, args.context) / 1e6 for dtype in NARROW]
     what = f"engine, {args.slots} slots, {args.prompts} prompts x {args.n}"
     rows = [
         Row(what, "tokens/s", found["engine"], found["sample"], "tigerjax sample, the same slots"),
+        Row("engine, keys and values in int8", "tokens/s", found["int8 cache"], found["engine"], "in float"),
+        Row("keys and values of all slots, in int8", "MB", *held, "in float", "less"),
         Row("engine, answers that equal those of sample", "", float(all(equal)), better="as is"),
         Row(f"first token at {LOAD:.0%} of that load, median", "s", waits[len(waits) // 2], better="less"),
         Row("first token at that load, 99th of 100", "s", waits[int(len(waits) * 0.99) - 1], better="less"),

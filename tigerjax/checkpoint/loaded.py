@@ -17,13 +17,13 @@ from tigerjax.config import ComputeConfig, ModelConfig, RunConfig, other_sizes, 
 from tigerjax.errors import ConfigError, DataError
 from tigerjax.mesh import mesh_of_several
 from tigerjax.model import families, hf_config
-from tigerjax.model.calibrated import calibrated
 from tigerjax.model.quantised import with_held
+from tigerjax.model.rounding import rounded_for
 
 Quantise = Literal["int8"]
 """How the matrices of a model that only answers may be held, and its keys and values."""
-CALIBRATION_ROWS, CALIBRATION_TOKENS, LEAST_ROWS = 96, 256, 16
-"""The most rows of a calibration, the tokens of each, and the fewest rows [our choice]."""
+ROUNDING_ROWS, ROUNDING_TOKENS, LEAST_ROWS = 96, 256, 16
+"""The most rows of a text that weights are rounded for, the tokens of each, and the fewest rows [our choice]."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -94,32 +94,32 @@ def quantised(
     if rows_BT is None:
         weights = with_held(model.weights, dtype)
     else:
-        weights = calibrated(model.weights, model.config, model.compute, rows_BT, model.mesh)
+        weights = rounded_for(model.weights, model.config, model.compute, rows_BT, model.mesh)
     return dataclasses.replace(model, weights=weights, sha256=sha256)
 
 
-def calibration_rows(path: Path, tokenizer: Any) -> np.ndarray:
+def rounding_rows(path: Path, tokenizer: Any) -> np.ndarray:
     """The first rows_BT of the documents in a file, each followed by eos. DataError where there is less than LEAST."""
     from tigerjax.tokenizer.sample import read_all
 
     stream: list[int] = []
     for _, text, _ in read_all([path]):
         stream += [*tokenizer.encode(text), tokenizer.eos]
-        if len(stream) >= CALIBRATION_ROWS * CALIBRATION_TOKENS:
+        if len(stream) >= ROUNDING_ROWS * ROUNDING_TOKENS:
             break
-    rows = min(CALIBRATION_ROWS, len(stream) // CALIBRATION_TOKENS)
+    rows = min(ROUNDING_ROWS, len(stream) // ROUNDING_TOKENS)
     if rows < LEAST_ROWS:
         raise DataError(
-            f"{path} has {len(stream):,} tokens of text; a calibration needs {LEAST_ROWS * CALIBRATION_TOKENS:,} at"
-            " least: give more text"
+            f"{path} has {len(stream):,} tokens of text, too few to round weights for; give"
+            f" {LEAST_ROWS * ROUNDING_TOKENS:,} or more"
         )
-    return np.array(stream[: rows * CALIBRATION_TOKENS], np.int32).reshape(rows, CALIBRATION_TOKENS)
+    return np.array(stream[: rows * ROUNDING_TOKENS], np.int32).reshape(rows, ROUNDING_TOKENS)
 
 
-def check_calibration(quantise: Quantise | None, calibration: Path | None) -> None:
-    """ConfigError for a calibration of what is not quantised."""
-    if calibration is not None and quantise is None:
-        raise ConfigError(f"the calibration {calibration} is for matrices in 8 bits; give --quantise int8 too")
+def check_rounding(quantise: Quantise | None, rounding_text: Path | None) -> None:
+    """ConfigError for a text where nothing is rounded."""
+    if rounding_text is not None and quantise is None:
+        raise ConfigError(f"{rounding_text} is a text that weights in 8 bits are rounded for; give --quantise int8 too")
 
 
 def load_for(
@@ -129,7 +129,7 @@ def load_for(
     reward: bool = False,
     quantise: Quantise | None = None,
     cache_dtype: Quantise | None = None,
-    calibration: Path | None = None,
+    rounding_text: Path | None = None,
 ) -> Loaded:
     """`load` with the tokenizer, the compute settings and the mesh of a run's config, `quantised`.
 
@@ -137,12 +137,12 @@ def load_for(
     """
     from tigerjax.tokenizer.load import Tokenizer  # the numeric core imports without SentencePiece
 
-    check_calibration(quantise, calibration)
+    check_rounding(quantise, rounding_text)
     place = Path("runs") / settings.name if path is None else path
     mesh = mesh_of_several(settings.mesh)  # first: a mesh that does not fit is found before anything is read
     tokenizer = Tokenizer(settings.data.tokenizer)
     loaded = load(place, tokenizer, compute=settings.compute, mesh=mesh, reward=reward)
-    rows_BT = None if calibration is None else calibration_rows(calibration, tokenizer)
+    rows_BT = None if rounding_text is None else rounding_rows(rounding_text, tokenizer)
     return quantised(loaded, quantise, cache_dtype, rows_BT)
 
 

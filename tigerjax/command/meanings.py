@@ -193,7 +193,7 @@ UNSET = {
     "chat --dtype": "that of the run; float32 for an import",
     "--quantise": "as they are",
     "--cache-dtype": "the type of the products",
-    "--calibration": "each weight to nearest",
+    "--rounding-text": "each weight to nearest",
     "--context": "what the model reads, at most 4,096",
     "sample --model": "the run of CONFIG",
     "evaluate --model": "the run of CONFIG",

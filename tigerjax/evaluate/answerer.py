@@ -158,8 +158,8 @@ def load_answerer(
     cache: Path | None,
     quantise: Quantise | None = None,
     cache_dtype: Quantise | None = None,
-    calibration: Path | None = None,
+    rounding_text: Path | None = None,
 ) -> Answerer:
     """The checkpoint `model` (None: of the run NAME) on the config's mesh, ready to answer."""
-    loaded = load_for(settings, model, quantise=quantise, cache_dtype=cache_dtype, calibration=calibration)
+    loaded = load_for(settings, model, quantise=quantise, cache_dtype=cache_dtype, rounding_text=rounding_text)
     return Answerer(loaded, context=settings.data.seq_len, rows=rows, cache=cache)

@@ -18,12 +18,12 @@ from tigerjax.checkpoint.files import FOLDER, META
 from tigerjax.checkpoint.loaded import (
     Loaded,
     Quantise,
-    calibration_rows,
-    check_calibration,
     check_fits,
     check_kind,
+    check_rounding,
     load,
     quantised,
+    rounding_rows,
 )
 from tigerjax.checkpoint.model import content_sha256
 from tigerjax.checkpoint.stored import StoredModel, open_model
@@ -47,7 +47,7 @@ def open_to_talk(
     dtype: Literal["float32", "bfloat16"] | None = None,
     quantise: Quantise | None = None,
     cache_dtype: Quantise | None = None,
-    calibration: Path | None = None,
+    rounding_text: Path | None = None,
     mesh: Mesh | None = None,
     reward: bool = False,
 ) -> Loaded:
@@ -56,18 +56,18 @@ def open_to_talk(
     `tokenizer` None takes the one that the model was trained with, which its run's config or its folder of Hugging Face
     holds. `dtype` is the type of its products; None takes that of the run, and float32 for an import. `quantise` holds
     the matrices of its layers in 8 bits, `cache_dtype` the keys and values of what it reads and draws.
-    `calibration` is a file with text for which the matrices are rounded, in place of to nearest. With `reward` a reward
-    model is opened, and no language model.
+    `rounding_text` is a file with text for which the matrices are rounded, in place of to nearest. With `reward` a
+    reward model is opened, and no language model.
 
     Raises ConfigError where the tokenizer is not known or not the model's, and DataError where there is no model.
     """
     from tigerjax.tokenizer.load import Tokenizer
 
     def held(loaded: Loaded) -> Loaded:
-        rows_BT = None if calibration is None else calibration_rows(calibration, loaded.tokenizer)
+        rows_BT = None if rounding_text is None else rounding_rows(rounding_text, loaded.tokenizer)
         return quantised(loaded, quantise, cache_dtype, rows_BT)
 
-    check_calibration(quantise, calibration)
+    check_rounding(quantise, rounding_text)
     path = _last_round(paths.of(path))
     if _is_hugging_face(path):
         return held(_of_hugging_face(path, tokenizer, dtype, mesh, reward))

@@ -1,4 +1,4 @@
-"""int8 matrices that are rounded for the inputs that they get: those of a text, the calibration.
+"""int8 matrices that are rounded for the inputs that they get: those of a text.
 
 Rounding each weight to nearest makes all inputs alike wrong. Here the weights of one input are rounded after the other,
 and the weights of the inputs that come later make up for the error as far as the inputs go together in the text (GPTQ;
@@ -33,7 +33,7 @@ BATCH = 8
 """Rows that are read at a time."""
 
 
-def calibrated(
+def rounded_for(
     weights: Weights, config: ModelConfig, compute: ComputeConfig, rows_BT: np.ndarray, mesh: Mesh | None
 ) -> Weights:
     """A tree of weights with the matrices of its layers in int8, rounded for the text of `rows_BT`, which are full.

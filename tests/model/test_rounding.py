@@ -8,12 +8,12 @@ import tiny_weights
 
 from tigerjax import mesh as mesh_axes
 from tigerjax.checkpoint import loaded
-from tigerjax.checkpoint.loaded import calibration_rows, check_calibration, quantised
+from tigerjax.checkpoint.loaded import check_rounding, quantised, rounding_rows
 from tigerjax.config import FLOAT32, MeshConfig
 from tigerjax.errors import ConfigError, DataError
 from tigerjax.model import families
-from tigerjax.model.calibrated import _factor, _read, calibrated, nearest
 from tigerjax.model.quantised import Quantised, is_quantised, read_all, with_held
+from tigerjax.model.rounding import _factor, _read, nearest, rounded_for
 from tigerjax.model.weights import leaves
 
 
@@ -35,7 +35,7 @@ def rows_BT():
 
 @pytest.fixture(scope="module")
 def made(tiny, rows_BT):
-    return calibrated(tiny.weights, tiny.config, FLOAT32, rows_BT, None)
+    return rounded_for(tiny.weights, tiny.config, FLOAT32, rows_BT, None)
 
 
 def test_inputs_that_have_nothing_to_do_with_each_other_are_rounded_to_nearest():
@@ -102,7 +102,7 @@ def test_what_is_read_of_a_layer_are_the_inputs_of_its_matrices(tiny, rows_BT):
 def test_a_mesh_gives_the_same_weights_cut_as_they_were(tiny, made, rows_BT):
     mesh = mesh_axes.make_mesh(MeshConfig(fsdp=2), jax.devices()[:2])
     cut = families.weight_shardings(tiny.config, families.of(tiny.config).KIND, mesh)
-    split = calibrated(jax.device_put(tiny.weights, cut), tiny.config, FLOAT32, rows_BT, mesh)
+    split = rounded_for(jax.device_put(tiny.weights, cut), tiny.config, FLOAT32, rows_BT, mesh)
     for (_, one), (_, other) in zip(leaves(made), leaves(split), strict=True):
         if isinstance(one, Quantised):
             # Sums in another order move few values by a step.
@@ -110,21 +110,21 @@ def test_a_mesh_gives_the_same_weights_cut_as_they_were(tiny, made, rows_BT):
             assert len(other.values.sharding.device_set) == 2
 
 
-def test_a_model_that_was_calibrated_has_a_name_of_its_own(tiny, rows_BT, monkeypatch):
-    monkeypatch.setattr(loaded, "calibrated", lambda weights, *_: weights)
+def test_a_model_that_was_rounded_for_a_text_has_a_name_of_its_own(tiny, rows_BT, monkeypatch):
+    monkeypatch.setattr(loaded, "rounded_for", lambda weights, *_: weights)
     names = {quantised(tiny.loaded(), "int8", None, rows).sha256 for rows in (None, rows_BT, rows_BT[1:])}
     assert len(names) == 3
 
 
-def test_rows_of_a_calibration_are_the_beginning_of_its_text(tiny, tmp_path):
+def test_rows_of_a_text_are_the_beginning_of_its_text(tiny, tmp_path):
     path = tmp_path / "text.jsonl"
     path.write_text('{"text": "abc"}\n' + '{"text": "' + "de" * 4000 + '"}\n', encoding="utf-8")
-    rows_BT = calibration_rows(path, tiny.tokenizer)
+    rows_BT = rounding_rows(path, tiny.tokenizer)
     assert rows_BT.shape == (31, 256) and rows_BT.dtype == np.int32
     first = [*tiny.tokenizer.encode("abc"), tiny.tokenizer.eos]
     assert rows_BT[0, : len(first)].tolist() == first
     path.write_text('{"text": "abc"}\n', encoding="utf-8")
-    with pytest.raises(DataError, match=r"has \d+ tokens of text; a calibration needs 4,096 at least: give more text"):
-        calibration_rows(path, tiny.tokenizer)
-    with pytest.raises(ConfigError, match="is for matrices in 8 bits; give --quantise int8 too"):
-        check_calibration(None, path)
+    with pytest.raises(DataError, match=r"has \d+ tokens of text, too few to round weights for; give 4,096 or more"):
+        rounding_rows(path, tiny.tokenizer)
+    with pytest.raises(ConfigError, match="is a text that weights in 8 bits are rounded for; give --quantise int8 too"):
+        check_rounding(None, path)
