@@ -160,11 +160,11 @@ def append_several(cache: Cache, keys: tuple[Any, ...], values: tuple[Any, ...],
 
 def _new(cache: Cache, keys: tuple[Any, ...], values: tuple[Any, ...]) -> Cache:
     """New keys and values, features last, in the form of those of a cache."""
-    made = (
+    keys, values = (
         tuple(_as_in(old, one, one.ndim - 1) for old, one in zip(stacks, new, strict=True))
         for stacks, new in ((cache.keys, keys), (cache.values, values))
     )
-    return Cache(*made, cache.lengths_B)
+    return Cache(keys, values, cache.lengths_B)
 
 
 def _write(cache: jax.Array, new_LBKH: jax.Array, position_B: jax.Array, *, axis: int) -> jax.Array:

@@ -110,7 +110,7 @@ def _rounded_layer(w: Any, moments: dict[str, jax.Array]) -> dict[str, Quantised
                 continue
             own = np.asarray(get(w, of), np.float32)
             flat = own.reshape(len(order), -1)
-            scales = np.asarray(rounded(flat, (0,), "int8").scales)[0]
+            scales = np.asarray(rounded(jnp.asarray(flat), (0,), "int8").scales)[0]
             values = nearest(flat, scales, order, factor).reshape(own.shape)
             found[path] = Quantised(values, scales.reshape(*[1] * inputs, *own.shape[inputs:]))
     return found
