@@ -39,7 +39,7 @@ export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
 MINUTES ?= 60
 FAULT_POINTS ?= 20
 
-.PHONY: help venv peers quickstart test fuzz test-slow lint format docs bench replicate drill drill-slurm lock clean
+.PHONY: help venv peers quickstart test fuzz test-slow lint format docs bench replicate drill drill-faults drill-slurm lock clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -108,6 +108,9 @@ replicate: venv ## the method's claims on tiny models over three seeds; resumes;
 
 drill: venv ## a run of two processes, killed 20 times: its final weights are those of the undisturbed one
 	@$(BIN)/python benchmarks/studies/drill.py
+
+drill-faults: venv ## fifty faults in a run of four processes: none loses a save, its final weights are the undisturbed ones
+	@$(BIN)/python benchmarks/studies/faults.py
 
 drill-slurm: venv ## a run under a real Slurm, which loses a node's task and is queued again (root; slurm-wlm and munge)
 	@$(BIN)/python benchmarks/studies/drill_slurm.py

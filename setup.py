@@ -77,6 +77,7 @@ setup(
         "hf": ["torch>=2.13,<3", "transformers>=5.23,<6"],
         "dev": [
             "hypothesis",
+            "kubeflow-trainer-api",  # holds the published schema of a JobSet
             "kubernetes-validate",
             "mkdocs>=1.6.1,<2",
             "mypy",

@@ -10,15 +10,33 @@ from pathlib import Path
 from drill import saved
 from faulty_run import FATAL, PROCESSES, Drill, Kind, Wrong, nothing
 
-CLOCK = """
-import os, time
-_real, _until = time.time, time.time() + float(os.environ["FAULT_CLOCK_AFTER_S"])
+AFTER_S = 8
+CLOCK = f"""
+import time
+_real, _until = time.time, time.time() + {AFTER_S}
 time.time = lambda: _real() + (86_400.0 if _real() > _until else 0.0)
 """
+HANG = f"""
+import os, sys, time
+_real, _until = os.pread, time.time() + {AFTER_S}
+def pread(file, count, at):
+    while time.time() > _until and os.readlink("/proc/self/fd/%d" % file).endswith(".rows"):
+        time.sleep(1)
+    return _real(file, count, at)
+os.pread = pread
+"""
+"""Programs that one process runs when its Python starts."""
 
 
 def one(drill: Drill, number: signal.Signals) -> Callable[[], object]:
     drill.draw.choice(drill.processes).send_signal(number)
+    return nothing
+
+
+def stopped(drill: Drill) -> Callable[[], object]:
+    """One process stands still until the others have ended, and then continues."""
+    drill.stopped = drill.draw.choice(drill.processes)
+    drill.stopped.send_signal(signal.SIGSTOP)
     return nothing
 
 
@@ -28,12 +46,24 @@ def every(drill: Drill, number: signal.Signals) -> Callable[[], object]:
     return nothing
 
 
-def flipped(drill: Drill, path: Path, *, kept: bool = False) -> Callable[[], object]:
-    """One bit of a file is another one; it is put right afterwards where `kept`."""
-    data = path.read_bytes()
-    at = drill.draw.randrange(len(data))
-    path.write_bytes(data[:at] + bytes([data[at] ^ 1 << drill.draw.randrange(8)]) + data[at + 1 :])
-    return (lambda: path.write_bytes(data)) if kept else nothing
+def flipped(drill: Drill, path: Path) -> Callable[[], object]:
+    """One bit of a file is another one."""
+    data = bytearray(path.read_bytes())
+    data[drill.draw.randrange(len(data))] ^= 1 << drill.draw.randrange(8)
+    path.write_bytes(data)
+    return nothing
+
+
+def damaged_rows(drill: Drill) -> Callable[[], object]:
+    """A bit in every 32nd byte of a file of rows is another one, so that no row of it is whole; then they are as they
+    were. A single bit is found as well: at the next start, or when its row is read, which may be long after."""
+    path = rows(drill)
+    kept = path.read_bytes()
+    data = bytearray(kept)
+    for at in range(drill.draw.randrange(32), len(data), 32):
+        data[at] ^= 1 << drill.draw.randrange(8)
+    path.write_bytes(data)
+    return lambda: path.write_bytes(kept)
 
 
 def newest(drill: Drill, pattern: str) -> Path:
@@ -58,13 +88,17 @@ def rows(drill: Drill) -> Path:
     return drill.draw.choice(sorted((drill.repo / "rows").rglob("*.rows")))
 
 
-def moved(path: Path, fifo: bool = False) -> Callable[[], object]:
-    """A file is not there, or never gives what is read of it; then it is back."""
-    aside = path.with_name(f"{path.name}.aside")
+def moved(drill: Drill, path: Path) -> Callable[[], object]:
+    """A file is not there; then it is back."""
+    aside = drill.repo / f"{path.name}.aside"
     path.rename(aside)
-    if fifo:
-        os.mkfifo(path)
     return lambda: aside.replace(path)
+
+
+def hanging(drill: Drill) -> Callable[[], object]:
+    """Reads of rows do not come back any more in one process, as from a server that does not answer."""
+    own_start(drill, HANG)
+    return nothing
 
 
 def disk(drill: Drill, *numbers: int) -> Callable[[], object]:
@@ -86,8 +120,8 @@ def second(drill: Drill) -> Callable[[], object]:
     try:
         drill.processes = drill.start(drill.folder)
         codes = drill.ended()
-        if set(codes) != {2} or "another process" not in drill.said():
-            raise Wrong(f"a second run in the folder ended with {codes}: …{drill.said()[-1500:]}")
+        if set(codes) != {2} or "is in use by process" not in drill.said():
+            raise Wrong(f"a second run in the folder ended with {codes}: {drill.lines()}")
     finally:
         drill.kill()
         drill.processes, drill.logs = first, logs
@@ -105,21 +139,27 @@ def other(drill: Drill, option: str, name: str) -> Callable[[], object]:
     return nothing
 
 
+def own_start(drill: Drill, program: str) -> None:
+    """One process runs this when its Python starts."""
+    place = drill.repo / "own_start"
+    place.mkdir(exist_ok=True)
+    (place / "sitecustomize.py").write_text(program)
+    path = f"{place}{os.pathsep}{drill.repo}"
+    drill.environment[drill.draw.randrange(PROCESSES)] = {"PYTHONPATH": path}
+
+
 def clock(drill: Drill) -> Callable[[], object]:
     """The clock of one process jumps by a day while it trains."""
-    place = drill.repo / "clock"
-    place.mkdir(exist_ok=True)
-    (place / "sitecustomize.py").write_text(CLOCK)
-    path = f"{place}{os.pathsep}{drill.repo}"
-    drill.environment[drill.draw.randrange(PROCESSES)] = {"PYTHONPATH": path, "FAULT_CLOCK_AFTER_S": "8"}
+    own_start(drill, CLOCK)
     return nothing
 
 
+FULL = "no space left|the disk is full"
 KINDS = (
     Kind("a process is killed", "training", lambda d: one(d, signal.SIGKILL), frozenset(FATAL)),
     Kind("all are killed", "training", lambda d: every(d, signal.SIGKILL), frozenset(FATAL)),
     Kind("SIGTERM to one", "training", lambda d: one(d, signal.SIGTERM), frozenset({143}), "checkpoint saved"),
-    Kind("a process is stopped", "training", lambda d: one(d, signal.SIGSTOP), frozenset(FATAL)),
+    Kind("a process is stopped", "training", stopped, frozenset(FATAL)),
     Kind("killed in a save", "saving", lambda d: one(d, signal.SIGKILL), frozenset(FATAL)),
     Kind("all killed in a save", "saving", lambda d: every(d, signal.SIGKILL), frozenset(FATAL)),
     Kind("killed in a restore", "restoring", lambda d: one(d, signal.SIGKILL), frozenset(FATAL)),
@@ -128,13 +168,14 @@ KINDS = (
     Kind("a file of a checkpoint is gone", "before", lambda d: removed(newest(d, "d/*"))),
     Kind("a bit of a local share", "before", lambda d: flipped(d, local_share(d))),
     Kind("a local share is gone", "before", lambda d: removed(local_share(d))),
-    Kind("a bit of the rows", "before", lambda d: flipped(d, rows(d), kept=True), frozenset({3}), "rows"),
-    Kind("a file of rows is gone", "before", lambda d: moved(rows(d)), frozenset({2, 3}), "rows"),
-    Kind("a read that hangs", "before", lambda d: moved(rows(d), fifo=True), frozenset({1, 3, *FATAL})),
-    Kind("the disk of all is full", "before", lambda d: disk(d, *range(PROCESSES)), frozenset({3}), "full|too large"),
-    Kind("the disk of one is full", "before", lambda d: disk(d, PROCESSES - 1), frozenset({3}), "full|too large"),
+    Kind("bits of the rows", "before", damaged_rows, line="the stage is done again"),
+    Kind("bits of the rows while it reads", "training", damaged_rows, frozenset({3}), "rows are damaged"),
+    Kind("a file of rows is gone", "before", lambda d: moved(d, rows(d)), line="the stage is done again"),
+    Kind("a read that hangs", "before", hanging, frozenset(FATAL), "no step finished"),
+    Kind("the disk of all is full", "before", lambda d: disk(d, *range(PROCESSES)), frozenset({3}), FULL),
+    Kind("the disk of one is full", "before", lambda d: disk(d, PROCESSES - 1), frozenset({3}), FULL),
     Kind("a folder that cannot be written", "training", lambda d: fixed(d, d.folder / "checkpoints"),
-         frozenset({1, 2, 3}), "checkpoints", needs_root=True),
+         frozenset({3}), "change the path or its permissions", needs_root=True),
     Kind("two runs in one folder", "training", second),
     Kind("other rows on one host", "before", lambda d: other(d, "--data.cache-dir", "rows"), frozenset({2, 3})),
     Kind("another tokenizer on one host", "before", lambda d: other(d, "--data.tokenizer", "tok"), frozenset({2, 3})),

@@ -1,6 +1,6 @@
 """Fifty faults in one run of four processes: what each ends with, and whether the weights at the end are those without.
 
-    python benchmarks/studies/faults.py [--faults 50] [--seed 0] [--json FILE]
+    python benchmarks/studies/faults.py [--faults 50] [--only NAME ...] [--seed 0] [--json FILE]
 
 A small run of `tigerjax train` on cached rows goes through undisturbed. Then it is started again and again, and each
 start has one fault of KINDS, in a drawn order. Some damage files between two starts; some hit processes that train,
@@ -42,26 +42,27 @@ def prepared(work: Path) -> Path:
     return repo
 
 
-def order(count: int, draw: random.Random, root: bool) -> list[Kind]:
+def order(count: int, draw: random.Random, root: bool, only: list[str]) -> list[Kind]:
     """So many kinds, each as often as the others, in a drawn order."""
-    kinds = [kind for kind in KINDS if root or not kind.needs_root]
+    kinds = [kind for kind in KINDS if (root or not kind.needs_root) and (not only or kind.name in only)]
     rounds = [draw.sample(kinds, len(kinds)) for _ in range(-(-count // len(kinds)))]
     return [kind for one in rounds for kind in one][:count]
 
 
-def faults(work: Path, *, count: int, seed: int) -> dict[str, Any]:
+def faults(work: Path, *, count: int, seed: int, only: list[str]) -> dict[str, Any]:
     draw, repo = random.Random(seed), prepared(work)
     run = Drill(repo, (count + 2) * 2 * STEPS_OF_A_START, draw)
     whole, began = repo / "whole", time.monotonic()
     run.finish(whole)
     whole_s, outcomes, wrong = time.monotonic() - began, list[tuple[str, str]](), list[str]()
     run.until_saved()
-    for number, kind in enumerate(order(count, draw, os.getuid() == 0), 1):
+    for number, kind in enumerate(order(count, draw, os.getuid() == 0, only), 1):
         try:
             outcome = run.fault(kind)
         except Wrong as error:
             outcome = "WRONG"
             wrong.append(f"{kind.name}: {error}")
+            print(wrong[-1])
         outcomes.append((kind.name, outcome))
         print(f"{number:3} {kind.name:32} {outcome:20} step {last_step(run.folder)}", flush=True)
     run.finish(run.folder)
@@ -82,6 +83,7 @@ def faults(work: Path, *, count: int, seed: int) -> dict[str, Any]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--faults", type=int, default=50)
+    parser.add_argument("--only", nargs="+", default=[], choices=[kind.name for kind in KINDS], help="these kinds")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
@@ -89,7 +91,7 @@ def main() -> int:
     if os.getuid():
         print("not root: a folder that cannot be written is left out")
     with tempfile.TemporaryDirectory() as work:
-        figures = faults(Path(work), count=given.faults, seed=given.seed)
+        figures = faults(Path(work), count=given.faults, seed=given.seed, only=given.only)
     for name, value in figures.items():
         for line in value if isinstance(value, list) else [value] if not isinstance(value, dict) else ():
             print(f"{name:16} {line}")

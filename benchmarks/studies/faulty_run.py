@@ -32,7 +32,7 @@ class Wrong(Exception):
 @dataclasses.dataclass(frozen=True)
 class Kind:
     """A kind of fault. `hit` makes it and returns what undoes it. With `codes` the run must end with these, and say
-    `line`; without, it must continue by itself."""
+    `line`; without codes it must continue by itself."""
 
     name: str
     moment: str
@@ -53,6 +53,7 @@ class Drill:
         self.environment: dict[int, dict[str, str]] = {}
         self.largest_file: dict[int, int] = {}
         self.touched = set[int]()
+        self.stopped: subprocess.Popen[bytes] | None = None
         self.logs = [repo / f"log-{n}" for n in range(PROCESSES)]
 
     def start(self, folder: Path, patience: float = 1.0) -> list[subprocess.Popen[bytes]]:
@@ -86,19 +87,28 @@ class Drill:
     def said(self) -> str:
         return "\n".join(log.read_text(errors="replace") for log in self.logs)
 
+    def lines(self) -> str:
+        """What the processes said of their ends."""
+        return " | ".join(dict.fromkeys(re.findall(r"^tigerjax: .*", self.said(), re.MULTILINE)))
+
     def until(self, fine: Callable[[], bool], what: str) -> None:
-        """Returns when `fine()` is; Wrong when the run ends before, or after END_S."""
-        end = time.monotonic() + END_S
+        """Returns when `fine()` is; Wrong when the run ends before, or after twice END_S."""
+        end = time.monotonic() + 2 * END_S
         while not fine():
             if time.monotonic() > end or any(process.poll() is not None for process in self.processes):
                 codes = [process.poll() for process in self.processes]
-                raise Wrong(f"{what} did not happen (exit codes {codes}): …{self.said()[-1500:]}")
+                raise Wrong(f"{what} did not happen (exit codes {codes}): {self.lines()}")
             time.sleep(0.02)
 
     def ended(self) -> list[int]:
-        """The exit codes; Wrong where a process does not end."""
+        """The exit codes; Wrong where a process does not end. One that stands still continues after the others."""
         end = time.monotonic() + END_S
         try:
+            for process in self.processes:
+                if process is not self.stopped:
+                    process.wait(max(end - time.monotonic(), 0.1))
+            if self.stopped is not None:
+                self.stopped.send_signal(signal.SIGCONT)
             return [process.wait(max(end - time.monotonic(), 0.1)) for process in self.processes]
         except subprocess.TimeoutExpired as error:
             raise Wrong(f"no end within {END_S} s: a hang") from error
@@ -117,7 +127,7 @@ class Drill:
         self.processes = self.start(folder, patience=20.0)
         codes = [process.wait() for process in self.processes]
         if any(codes):
-            raise RuntimeError(f"a run without a fault ended with {codes}: …{self.said()[-3000:]}")
+            raise RuntimeError(f"a run without a fault ended with {codes}: {self.lines()}")
 
     def until_saved(self) -> None:
         """The run's first start, until it has two checkpoints and local saves."""
@@ -132,7 +142,7 @@ class Drill:
         try:
             if kind.moment == "before":
                 undo = kind.hit(self)
-            self.processes = self.start(self.folder)
+            self.processes = self.start(self.folder, patience=1.0 if kind.codes else 5.0)
             if kind.moment != "before":
                 self._reach(kind.moment, reached)
                 undo = kind.hit(self)
@@ -143,12 +153,13 @@ class Drill:
             else:
                 codes = self.ended()
                 if not set(codes) & kind.codes or 0 in codes:
-                    raise Wrong(f"exit codes {codes} in place of {sorted(kind.codes)}: …{self.said()[-1500:]}")
-                if kind.line and not re.search(kind.line, self.said()):
-                    raise Wrong(f"no line says {kind.line!r}: …{self.said()[-1500:]}")
+                    raise Wrong(f"exit codes {codes} in place of {sorted(kind.codes)}: {self.lines()}")
                 outcome = f"ended with {'/'.join(str(code) for code in sorted(set(codes)))}"
+            if kind.line and not re.search(kind.line, self.said()):
+                raise Wrong(f"no line says {kind.line!r}: {self.lines()}")
         finally:
             self.kill()
+            self.stopped = None
             undo()
             for own in (self.words, self.environment, self.largest_file):
                 own.clear()

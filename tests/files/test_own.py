@@ -1,6 +1,9 @@
 """Files of our own that are damaged: manifests, logs and values in them are refused in one line with the file."""
 
+import contextlib
+import errno
 import json
+import os
 
 import pytest
 
@@ -45,6 +48,28 @@ def test_a_log_leaves_out_a_last_line_that_was_cut_and_names_any_other(tmp_path)
         path.write_bytes(b'{"step": 1}\n' + bad + b'{"step": 2}\n')
         with pytest.raises(DataError, match=r"metrics\.jsonl:2: .*; remove the line"):
             log.records(path)
+
+
+@pytest.mark.parametrize("rest", ["", "{}\n", '{"step": 3'])
+def test_a_log_begun_anew_keeps_its_lines_where_nothing_can_be_written(tmp_path, monkeypatch, rest):
+    """A full disk: the lines that stay are cut out of the file as it is, and never written again."""
+    path, lines = tmp_path / "metrics.jsonl", [f'{{"step": {n}}}' for n in range(1000)]
+    whole = "".join(f"{line}\n" for line in lines)
+    path.write_text(whole + rest)
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(log.paths, "write_text", full)
+    log.Log(path, lines).close()
+    assert path.read_text() == whole
+    with pytest.raises(OSError):
+        log.Log(path, [*lines[:500], *lines[501:]])
+    assert path.read_text() == whole
+    monkeypatch.undo()
+    with contextlib.closing(log.Log(path, [*lines[:1], *lines[2:]])) as begun:
+        begun.write("{}")
+    assert path.read_text() == "".join(f"{line}\n" for line in [*lines[:1], *lines[2:], "{}"])
 
 
 def test_a_value_of_another_type_is_one_line_and_our_own_errors_stay(tmp_path):

@@ -103,7 +103,7 @@ def json_damage(draw: Any, text: str) -> str:
         whole = [json.loads(text)]
     except ValueError:
         whole = []
-    values = whole or [json.loads(line) for line in lines if line.strip()]
+    values = whole or [json.loads(line) for line in lines if line.strip()] or [draw(weird())]
     for _ in range(draw(st.integers(1, 3))):
         at = draw(st.integers(0, len(values) - 1))
         if not isinstance(values[at], str):

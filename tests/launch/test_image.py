@@ -23,12 +23,19 @@ def test_every_package_has_the_hash_of_the_lock():
     assert "--no-deps" in own and own.split("&&")[0].rstrip().endswith("-e .")
 
 
-def test_an_extra_that_is_none_stops_the_build():
+def test_an_extra_that_is_none_stops_the_build(tmp_path):
     (script,) = [words for step, words in STEPS if step == "RUN" and "--require-hashes" in words]
+    for program in ("apt-get", "pip", "rm"):  # the path has these alone: nothing of this machine is touched
+        (tmp_path / program).write_text(f'#!/bin/sh\necho {program} "$@"\n')
+        (tmp_path / program).chmod(0o755)
     for extra, code, asked in (("tpu", 0, "py312.lock"), ("gpu", 0, "gpu.lock"), ("tpx", 2, "neither tpu nor gpu")):
-        stand_in = 'pip() { echo "$@"; }\n'
-        done = subprocess.run(["sh", "-c", f"EXTRA={extra}\n{stand_in}{script}"], capture_output=True, text=True)
-        assert done.returncode == code and (done.stdout + done.stderr).strip().endswith(asked), done
+        done = subprocess.run(
+            ["/bin/sh", "-c", script], env={"EXTRA": extra, "PATH": str(tmp_path)}, capture_output=True, text=True
+        )
+        said = done.stdout.splitlines() + done.stderr.splitlines()
+        asked_of = [line for line in said if line.startswith("pip") or code]
+        assert done.returncode == code and len(asked_of) == 1 and asked_of[0].endswith(asked), done
+        assert code or said[-2] == "apt-get purge -y --auto-remove g++"
 
 
 def test_the_run_is_not_root_and_owns_what_it_writes_to():

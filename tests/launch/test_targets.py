@@ -10,6 +10,7 @@ import re
 import shlex
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -272,6 +273,29 @@ def test_the_job_of_a_slice_is_one_by_kubernetes_own_schema(settings):
     broken = json.loads(json.dumps(job).replace("containerName", "container"))
     with pytest.raises(kubernetes_validate.ValidationError, match="container"):
         kubernetes_validate.validate(broken, "1.33", strict=True)
+
+
+def unlike(given: Any, read: Any, at: str = "") -> list[str]:
+    """What of `given` is not in `read`, or is another value there."""
+    if isinstance(given, dict) and isinstance(read, dict):
+        return [line for key in given for line in unlike(given[key], read.get(key), f"{at}.{key}")]
+    if isinstance(given, list) and isinstance(read, list) and len(given) == len(read):
+        return [line for n, pair in enumerate(zip(given, read, strict=True)) for line in unlike(*pair, f"{at}[{n}]")]
+    return [] if given == read else [at]
+
+
+@pytest.mark.parametrize("settings", [{}, {"SLICES": "4", "TPU": "v6e:16x16", "QUEUE": "team"}])
+def test_the_jobset_is_one_by_its_published_schema(settings):
+    """The classes that were made of JobSet's OpenAPI schema drop unknown fields, and refuse values of other types."""
+    from kubeflow_trainer_api.models.jobset_v1alpha2_job_set import JobsetV1alpha2JobSet as JobSet
+
+    given = manifest(**settings)
+    assert unlike(given, json.loads(JobSet.from_dict(given).to_json())) == []
+    broken = json.loads(json.dumps(given).replace("maxRestarts", "restarts"))
+    assert unlike(broken, json.loads(JobSet.from_dict(broken).to_json())) == [".spec.failurePolicy.restarts"]
+    given["spec"]["replicatedJobs"][0]["replicas"] = "four"
+    with pytest.raises(ValueError, match="replicas"):
+        JobSet.from_dict(given)
 
 
 def test_the_jobset_is_final_on_the_codes_that_tigerjax_means_so():

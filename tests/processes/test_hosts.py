@@ -1,8 +1,12 @@
 """Where a process finds its run, without starting one: flags, variables, Slurm, TPU pods; and what it refuses."""
 
+import errno
+import threading
+from typing import NoReturn
+
 import pytest
 
-from tigerjax.errors import ConfigError
+from tigerjax.errors import ConfigError, DataError
 from tigerjax.processes import hosts
 from tigerjax.processes.rendezvous import HostsConfig, find
 
@@ -94,3 +98,47 @@ def test_one_process_agrees_with_itself_and_keeps_its_errors():
     assert not stop.before(0) and stop.number == 0
     received.append(15)
     assert stop.before(1) and stop.number == 15
+
+
+class Store:
+    """The coordination service's key-value store, of one process."""
+
+    def __init__(self):
+        self.values = dict[str, str]()
+
+    def key_value_set(self, key: str, value: str) -> None:
+        self.values[key] = value
+
+    def blocking_key_value_get(self, key: str, _: int) -> str:
+        return self.values[key]
+
+    def wait_at_barrier(self, *_: object) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("error", "line", "code"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), "no space left on the disk for the output", 3),
+        (OSError(errno.EFBIG, "File too large"), "no space left on the disk for the output", 3),
+        (PermissionError(errno.EROFS, "Read-only file system", "runs/a"), "runs/a: Read-only file system; change", 3),
+        (OSError(errno.EIO, "Input/output error"), "the output: Input/output error; the disk or its server failed", 3),
+        (DataError("rows: damaged"), "rows: damaged", 3),
+        (ZeroDivisionError("division by zero"), "ZeroDivisionError: division by zero", 1),
+    ],
+    ids=str,
+)
+def test_what_the_disk_of_one_host_refuses_ends_all_with_its_line_and_code(monkeypatch, capfd, error, line, code):
+    """As in a run of one process: not with the code of a lost host, after which a launcher starts all again."""
+
+    def left(code: int) -> NoReturn:
+        raise SystemExit(code)
+
+    monkeypatch.setattr(hosts.os, "_exit", left)
+    monkeypatch.setattr(hosts, "LAST_S", 0)
+    monkeypatch.setattr(hosts._state, "leaving", threading.Lock())
+    with pytest.raises(SystemExit) as ended:
+        hosts._fail(Store(), error)
+    said = capfd.readouterr().err
+    assert ended.value.code == code and f"tigerjax: host 0 of 1: {line}" in said
+    assert said.startswith("tigerjax:") == (code != 1)  # an error of another kind is a bug, and shown whole

@@ -5,7 +5,6 @@ Exit codes: 0 done, 1 a host was lost, 2 bad config (before any work), 3 bad dat
 """
 
 import difflib
-import errno
 import glob
 import inspect
 import itertools
@@ -15,7 +14,6 @@ import re
 import signal
 import sys
 import threading
-import traceback
 from collections.abc import MutableMapping
 from pathlib import Path
 from typing import Any
@@ -27,8 +25,8 @@ from tigerjax.command.names import COMMANDS_ELSEWHERE
 from tigerjax.command.options import Command, takes_config
 from tigerjax.command.table import COMMANDS, SECTIONS
 from tigerjax.command.usage import DRY_RUN, HELP, HELP_HOSTS, rehearse, usage, usage_of_config, usage_of_hosts
-from tigerjax.errors import ConfigError, TigerjaxError, disk_full, near_miss
-from tigerjax.files import paths
+from tigerjax.errors import ConfigError, TigerjaxError, near_miss
+from tigerjax.files import system_errors
 from tigerjax.terminal import in_short, show, tell
 
 # What an accelerator looks like to the kernel: Google TPUs (two drivers), NVIDIA (also under WSL 2), AMD.
@@ -45,23 +43,6 @@ GROUP_END = ("`tigerjax COMMAND --help` shows arguments and an example.",)
 AGAIN_SECONDS = 0.05  # until the callback in which a Ctrl-C was dropped is over
 INTERRUPTED = "interrupted; run the same command again to continue"
 CONVERSATIONS = {("chat",), ("serve",)}  # which the same command does not continue
-REFUSED = (
-    errno.EACCES,
-    errno.EPERM,
-    errno.EROFS,
-    errno.EISDIR,
-    errno.ENOTDIR,
-    errno.EEXIST,
-    errno.ENAMETOOLONG,
-    errno.ELOOP,
-)
-FAILED = (errno.EIO, errno.EREMOTEIO, errno.ESTALE, errno.ENXIO, errno.ENODEV)
-ADVICE = {
-    **dict.fromkeys(REFUSED, "change the path or its permissions"),
-    **dict.fromkeys(FAILED, "the disk or its server failed: look at it, and repeat; what was finished is whole"),
-    **dict.fromkeys((errno.EMFILE, errno.ENFILE), "raise the number of files that may be open (`ulimit -n`)"),
-}
-"""What to change, by the number of an OSError."""
 
 
 def quiet_start(environ: MutableMapping[str, str] = os.environ, devices: str = "/") -> None:
@@ -243,15 +224,8 @@ def main(args: list[str] | None = None) -> int:
     except Exception as error:
         if _interrupted(error):
             return _fail(INTERRUPTED, 130)
-        if disk_full(error):
-            where = getattr(error, "filename", None) or "the output"
-            return _fail(f"no space left on the disk for {where}; what was finished is whole: free some and repeat", 3)
-        if isinstance(error, FileNotFoundError) and traceback.extract_tb(error.__traceback__)[-1].name == "mkdir":
-            return _fail(f"{error.filename}: this folder cannot be made; give another path", 3)  # in /proc for example
-        if isinstance(error, OSError) and error.errno in ADVICE:
-            return _fail(f"{error.filename or 'the output'}: {error.strerror}; {ADVICE[error.errno]}", 3)
-        if (trouble := paths.trouble(error)) is not None:
-            return _fail(str(trouble), trouble.exit_code)
+        if (meant := system_errors.meaning(error)) is not None:
+            return _fail(str(meant), meant.exit_code)
         raise
     return 0
 

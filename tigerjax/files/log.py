@@ -48,12 +48,22 @@ class Log:
         if paths.on_bucket(path):
             self._lines = [line.decode() for line in paths.whole_lines(path)] if lines is None else list(lines)
         else:
-            if lines is None and path.is_file():
-                os.truncate(path, sum(len(line) + 1 for line in paths.whole_lines(path)))
             # A link that somebody planted under the log's name is not followed.
-            self._file = open(path, "a" if lines is None else "w", encoding="utf-8", opener=_no_link)
-            self._file.writelines(f"{line}\n" for line in lines or ())
+            self._file = open(path, "a", encoding="utf-8", opener=_no_link)
+            self._keep(None if lines is None else "".join(f"{line}\n" for line in lines).encode())
         self.flush()
+
+    def _keep(self, text: bytes | None) -> None:
+        """Leaves `text` in the file, or its complete lines where that is None. Where the file begins with that, the
+        rest is cut off, so that no line is lost where the disk is full; else the file is replaced in one go."""
+        old = self._path.read_bytes()
+        text = old[: old.rfind(b"\n") + 1] if text is None else text
+        if old.startswith(text):
+            self._file.truncate(len(text))
+            return
+        paths.write_text(self._path, text.decode())
+        self._file.close()
+        self._file = open(self._path, "a", encoding="utf-8", opener=_no_link)
 
     def write(self, line: str) -> None:
         """Adds a line."""

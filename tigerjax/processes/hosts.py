@@ -25,7 +25,7 @@ from typing import Any, NoReturn
 import jax
 
 from tigerjax.errors import ConfigError, HostsError, TigerjaxError
-from tigerjax.files import paths
+from tigerjax.files import system_errors
 from tigerjax.files.lock import locked
 from tigerjax.processes import coordinator, versions
 from tigerjax.processes.rendezvous import HostsConfig, find
@@ -298,7 +298,7 @@ def _watch(client: Any, done: threading.Event) -> None:
 
 def _fail(client: Any, error: BaseException) -> NoReturn:
     """Writes this host's error into the store, waits until the others have read it, and ends this process."""
-    error = paths.trouble(error) or error
+    error = system_errors.meaning(error) or error
     if isinstance(error, TigerjaxError):
         line, code = str(error), error.exit_code
     elif isinstance(error, jax.errors.JaxRuntimeError) and _lost(str(error)):
