@@ -36,7 +36,18 @@ from tigerjax.tokenizer.model_file import SPECIAL_TEXTS
 BASE = Path(__file__).resolve().parents[2] / "data_mixtures" / "embedded" / "base_32000.model"
 CLIENTS, TENTHS = 8, 10
 CONTEXT, KEPT_MB = 256, 4
-SIZES = {"num_layers": 2, "model_dim": 48, "mlp_dim": 96, "num_heads": 4, "num_kv_heads": 2, "head_dim": 12}
+CONFIG = ModelConfig(
+    num_layers=2,
+    model_dim=48,
+    mlp_dim=96,
+    num_heads=4,
+    num_kv_heads=2,
+    head_dim=12,
+    vocab_size=32_003,
+    padded_vocab_size=32_128,
+    rope_base=10_000.0,
+    norm_eps=1e-5,
+)
 
 
 class Watched(NamedTuple):
@@ -57,12 +68,11 @@ def write_model(folder: Path) -> tuple[Path, Path]:
     added = {text: 32_000 + n for n, text in enumerate(SPECIAL_TEXTS.values())}
     (place / "added_tokens.json").write_text(json.dumps(added), encoding="utf-8")
     tokenizer = Tokenizer(place)
-    config = ModelConfig(**SIZES, vocab_size=tokenizer.size, padded_vocab_size=32_128, rope_base=1e4, norm_eps=1e-5)
-    weights = nn.unbox(init(decoder.LanguageModel(config, FLOAT32), jax.random.key(0)))
+    weights = nn.unbox(init(decoder.LanguageModel(CONFIG, FLOAT32), jax.random.key(0)))
     save_model(
         folder / "model",
         jax.tree.map(np.asarray, weights),
-        config,
+        CONFIG,
         kind="llama",
         tokenizer_sha256=tokenizer.sha256,
         extra={},
@@ -102,6 +112,11 @@ def ask(http: Any, k: int) -> str:
     return str(http.post(path, json=body).status_code)
 
 
+def ask_all(http: Any, numbers: list[int]) -> list[str]:
+    """Sends these requests one after the other; their statuses."""
+    return [ask(http, k) for k in numbers]
+
+
 def resident(pid: int) -> int:
     """Bytes of a process that lie in memory."""
     lines = Path(f"/proc/{pid}/status").read_text(encoding="utf-8").splitlines()
@@ -123,12 +138,8 @@ def watched(requests: int) -> Watched:
             for tenth in range(TENTHS):
                 those = range(requests * tenth // TENTHS, requests * (tenth + 1) // TENTHS)
                 shares = [[k for k in those if k // 10 % CLIENTS == one] for one in range(CLIENTS)]
-                asked = [
-                    pool.submit(lambda http, ks: [ask(http, k) for k in ks], *pair)
-                    for pair in zip(clients, shares, strict=True)
-                ]
-                for one in asked:
-                    statuses.update(one.result())
+                for answered in pool.map(ask_all, clients, shares):
+                    statuses.update(answered)
                 seen.append(resident(pid))
                 print(f"{those.stop:,} requests: {seen[-1] / 1e6:,.1f} MB", flush=True)
             seconds = time.perf_counter() - started

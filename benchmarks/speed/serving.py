@@ -235,12 +235,12 @@ def beside_sample(model: Loaded, args: argparse.Namespace) -> tuple[list[Row], d
     waits = first_tokens(engine, prompts_of(model, args.requests), args.new_tokens, a_second)
     engine.close()
     int8_cache.close()
-    held = [cache_bytes(model, kv.Form(1, dtype), args.slots, args.context) / 1e6 for dtype in NARROW]
+    narrow, wide = (cache_bytes(model, kv.Form(1, dtype), args.slots, args.context) / 1e6 for dtype in NARROW)
     what = f"engine, {args.slots} slots, {args.prompts} prompts x {args.n}"
     rows = [
         Row(what, "tokens/s", found["engine"], found["sample"], "tigerjax sample, the same slots"),
         Row("engine, keys and values in int8", "tokens/s", found["int8 cache"], found["engine"], "in float"),
-        Row("keys and values of all slots, in int8", "MB", *held, "in float", "less"),
+        Row("keys and values of all slots, in int8", "MB", narrow, wide, "in float", "less"),
         Row("engine, answers that equal those of sample", "", float(all(equal)), better="as is"),
         Row(f"first token at {LOAD:.0%} of that load, median", "s", waits[len(waits) // 2], better="less"),
         Row("first token at that load, 99th of 100", "s", waits[int(len(waits) * 0.99) - 1], better="less"),
@@ -283,8 +283,8 @@ def main() -> None:
                 Row(f"{name}, share of equal top-1 tokens", "", own["top_1_agreement"], better="as is"),
                 Row(f"{name}, perplexity", "", own["perplexity"], whole["perplexity"], "float32", "less"),
             ]
-        sizes = [side["bytes"] / 1e9 for side in (found["int8"], whole)]
-        rows.append(Row("int8, bytes of the weights", "GB", *sizes, "float32", "less"))
+        narrow, wide = (side["bytes"] / 1e9 for side in (found["int8"], whole))
+        rows.append(Row("int8, bytes of the weights", "GB", narrow, wide, "float32", "less"))
     finish(rows, raw, args.json)
 
 
