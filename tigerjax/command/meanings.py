@@ -197,6 +197,8 @@ UNSET = {
     "chat --tokenizer": "the one that the model was trained with",
     "chat --dtype": "that of the run; float32 for an import",
     "--quantise": "as they are",
+    "--cache-dtype": "the type of the products",
+    "--rounding-text": "each weight to nearest",
     "--context": "what the model reads, at most 4,096",
     "sample --model": "the run of CONFIG",
     "evaluate --model": "the run of CONFIG",
