@@ -184,6 +184,6 @@ def _spec(folder: Path, name: str) -> dict[str, Any]:
 
 
 def _context() -> Any:
-    """No cache, because a block is read once. No fsync after each chunk, which would take longer than writing it: `sync`
-    does it once."""
+    """No cache, because a block is read once. No fsync after each chunk, which would take longer than writing it:
+    `sync` does it once."""
     return ts.Context({"cache_pool": {"total_bytes_limit": 0}, "file_io_sync": False})

@@ -64,7 +64,8 @@ def held(path: str, w: jax.Array, dtype: FrozenDtype) -> Any:
 
 
 def rounded(x: jax.Array, over: tuple[int, ...], dtype: str) -> Quantised:
-    """`x` in int8 or int4, with one scale over all of the axes `over`, which are 1 long in the scales."""
+    """`x` in int8 or int4, with one scale over all of the axes `over`, which are 1 long in the scales: Dettmers et al.
+    2023 (arXiv 2305.14314), equation 1."""
     x, largest = x.astype(jnp.float32), LARGEST[dtype]
     scales = jnp.max(jnp.abs(x), axis=over, keepdims=True) / (largest + 0.5)
     scales = jnp.where(scales == 0, 1.0, scales)
