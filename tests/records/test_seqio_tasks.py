@@ -111,7 +111,7 @@ def test_a_task_that_cannot_be_read_is_one_line(folder):
     with pytest.raises(DataError, match=r"broken.seqio: task \w+_broken cannot be read: .*StringToNumber"):
         list(records.documents(folder / "broken.seqio"))
     good = json.loads((folder / "lines.seqio").read_text())
-    with pytest.raises(DataError, match=r"has the splits \['train'\], and not 'test'"):
+    with pytest.raises(DataError, match=r"has the splits \['train'\], not 'test'"):
         read(**good, split="test")
     with pytest.raises(ConfigError, match="names no_such_module, which cannot be imported"):
         read(task="x", modules=["no_such_module"])

@@ -154,7 +154,7 @@ def _by_source(given: Sequence[str], option: str) -> dict[str, float]:
         except ValueError:
             sign = ""
         if not sign or not source or source in made:
-            raise ConfigError(f"{option} {word}: write SOURCE=NUMBER, each source once, such as web=0.4")
+            raise ConfigError(f"{option} {word}: give SOURCE=NUMBER, each source once, such as web=0.4")
         made[source] = number
     return made
 

@@ -94,7 +94,9 @@ def _registered(path: Path, named: NamedTask) -> Any:
         raise ConfigError(f"{path}: no SeqIO task {named.task!r}; its modules must register it{near}")
     task = seqio.TaskRegistry.get(named.task)
     if named.split not in task.splits:
-        raise DataError(f"{path}: task {named.task} has the splits {sorted(task.splits)}, and not {named.split!r}; give one of them")
+        raise DataError(
+            f"{path}: task {named.task} has the splits {sorted(task.splits)}, not {named.split!r}; give one of them"
+        )
     return task
 
 
