@@ -51,7 +51,8 @@ def pair(tensors, name, rank=R, *, embedding=False):
 def write_adapter(folder, tensors, **config):
     folder.mkdir(exist_ok=True)
     save_file(tensors, folder / "adapter_model.safetensors")
-    (folder / "adapter_config.json").write_text(json.dumps(PLAIN | config))
+    products = {name.partition(".lora_")[0].removeprefix("base_model.model.") for name in tensors if ".lora_" in name}
+    (folder / "adapter_config.json").write_text(json.dumps(PLAIN | {"target_modules": sorted(products)} | config))
     return folder
 
 
@@ -161,6 +162,10 @@ def test_the_tokenizer_of_the_base_says_its_vocabulary(tmp_path, base, capsys):
         ({"alpha_pattern": {"(": 3}}, "is no regular expression"),
         ({"alpha_pattern": ["q_proj"]}, "alpha_pattern=.*, needs an object"),
         ({"use_rslora": "yes"}, "use_rslora='yes', needs true or false"),
+        ({"target_modules": ["k_proj"]}, r"does not name model\.layers\.1\.self_attn\.q_proj \(1 such of 1\)"),
+        ({"target_modules": r".*\.0\..*q_proj"}, r"does not name model\.layers\.1\.self_attn\.q_proj"),
+        ({"target_modules": "("}, "target_modules='\\(' is no regular expression"),
+        ({"target_modules": 3}, "target_modules=3, needs a list of strings"),
     ],
 )
 def test_an_adapter_of_another_kind_is_refused_by_name(tmp_path, base, config, message):
@@ -169,6 +174,19 @@ def test_an_adapter_of_another_kind_is_refused_by_name(tmp_path, base, config, m
         convert.from_hf(adapter, tmp_path / "run", base=base)
     assert "\n" not in str(error.value) and "adapter_config.json" in str(error.value)
     assert not list(tmp_path.glob("run*"))
+
+
+def test_half_of_an_adapter_is_not_merged(tmp_path, base, capsys):
+    tensors = load_file(base / "model.safetensors")
+    for config, told in (
+        ({"target_modules": ["q_proj"]}, "has nothing for model.layers.0.self_attn.q_proj (2 such of 3)"),
+        ({"target_modules": ["q_proj"], "layers_to_transform": [1]}, ""),
+        ({"target_modules": "all-linear"}, ""),
+    ):
+        adapter = write_adapter(tmp_path / "lora", pair(tensors, Q1), **config)
+        words = ["convert", "from-hf", str(adapter), str(tmp_path / f"run{len(told)}"), "--base", str(base)]
+        assert main(words) == (3 if told else 0) and told in capsys.readouterr().err
+        assert (tmp_path / f"run{len(told)}").exists() == (not told)
 
 
 def test_tensors_that_do_not_fit_the_base_are_named(tmp_path, base):
@@ -216,11 +234,14 @@ def test_a_base_of_another_name_than_the_adapters_is_noted(tmp_path, base, capsy
 
 
 def test_a_folder_that_is_not_there_is_not_told_as_one_with_other_contents(tmp_path, base, capsys):
-    for folder, onto in ((tmp_path / "gone", base), (base, tmp_path / "gone")):
+    gone, file = tmp_path / "gone", base / "config.json"
+    for folder, onto, told in (
+        (gone, base, f"{gone}: not there; give the adapter's folder"),
+        (base, gone, f"{gone}: not there; give the model that the adapter was trained on"),
+        (file, base, f"{file}: a file; give the adapter's folder"),
+    ):
         words = ["convert", "from-hf", str(folder), str(tmp_path / "run"), "--base", str(onto)]
-        code, said = main(words), capsys.readouterr().err
-        assert (code == 2) == (folder == base) and ("gone" in said) == (folder != base) and said.count("\n") == 1
-        assert ("holds no LoRA adapter" in said) == (folder == base)
+        assert main(words) == 3 and capsys.readouterr().err == f"tigerjax: {told}\n"
 
 
 def test_an_adapter_and_its_base_go_together(tmp_path, base, capsys):

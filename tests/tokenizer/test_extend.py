@@ -1,4 +1,5 @@
 import json
+import re
 import shutil
 
 import pytest
@@ -131,9 +132,20 @@ def test_models_that_the_rule_does_not_hold_for_are_refused(altered, base_folder
 
 
 def test_too_few_survivors_are_counted_and_nothing_is_written(base_folder, zh_folder, tmp_path):
-    with pytest.raises(ConfigError, match=r"only \d+ of 4001 pieces .* survive the merge rule, 8497 are needed"):
+    with pytest.raises(
+        ConfigError, match=r"only \d+ of 4001 pieces .* survive the merge rule, 8497 are needed"
+    ) as told:
         extend(base_folder, zh_folder, 10_000, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+    size = int(re.search(r"ask for (\d+) at most$", str(told.value))[1])
+    with pytest.raises(ConfigError, match=f"ask for {size} at most"):
+        extend(base_folder, zh_folder, size + 1, tmp_path / "out")
+    assert extend(base_folder, zh_folder, size, tmp_path / "out")["figures"]["vocab_size"] == size
+
+
+def test_no_smaller_size_is_advised_where_none_is_possible(base_folder, tmp_path):
+    with pytest.raises(ConfigError, match=r"only 0 of .* on other text: none of its pieces is new$"):
+        extend(base_folder, base_folder, 1600, tmp_path / "out")
 
 
 def test_a_size_below_the_base_and_an_extended_base_are_refused(base_folder, folder, zh_folder, tmp_path):
@@ -213,4 +225,7 @@ def test_a_new_model_of_the_size_that_is_said_to_fit_leaves_no_character_out(
     fitting = extend(base_folder, tmp_path / "zh", size, tmp_path / "fitting")["figures"]
     assert large["characters_left_out"] > 0 == fitting["characters_left_out"]
     assert fitting["survivors"] == fitting["new_pieces"] == large["new_pieces"]
-    assert fitting["fitting_size"] == large["fitting_size"]
+    assert fitting["fitting_size"] == large["fitting_size"] and "fitting_vocab_size" not in large
+    train_model([embedded / "corpus_zh.jsonl"], whole["fitting_size"], tmp_path / "few")  # characters alone
+    few = extend(base_folder, tmp_path / "few", whole["fitting_vocab_size"], tmp_path / "larger")["figures"]
+    assert whole["characters_left_out"] > 0 == few["characters_left_out"]

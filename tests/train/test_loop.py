@@ -16,7 +16,7 @@ import pytest
 from held_rows import held_out
 from tiny_run import SILENT, TinyLoader, tiny_config
 
-from tigerjax.checkpoint.files import steps
+from tigerjax.checkpoint.files import read_meta, steps
 from tigerjax.checkpoint.model import load_model
 from tigerjax.errors import ConfigError, DataError
 from tigerjax.files import manifest
@@ -24,7 +24,7 @@ from tigerjax.mesh import run_mesh
 from tigerjax.train.held_out import HeldOut
 from tigerjax.train.loop import train
 from tigerjax.train.objective import token_objective
-from tigerjax.train.start import Init
+from tigerjax.train.start import Init, check_same
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "loss_curve.json"
 # Another CPU adds float32 sums in another order, and 40 updates carry that on; a real change is far larger.
@@ -88,7 +88,10 @@ def test_crash_then_resume_gives_bit_identical_weights(whole, tmp_path):
     with pytest.raises(RuntimeError, match="the machine is gone"):
         run(tmp_path, config, TinyLoader(crash_at=25))
     assert steps(tmp_path / "checkpoints") == [20]
+    waited = [r | {"spent_s": r["spent_s"] | {"data": 1e6}} for r in records(tmp_path)]  # by the run that crashed
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(r) + "\n" for r in waited))
     state = run(tmp_path, config)
+    assert all(r["data_wait_share"] <= 1 for r in records(tmp_path)) and records(tmp_path)[-1]["spent_s"]["data"] > 1e5
     assert_same((state.weights, state.opt_state), (whole[1].weights, whole[1].opt_state))
     drop = ("tokens_per_s", "data_wait_share", "step_s", "time", "spent_s", "start_s", "goodput", "host_busy_s")
     curves = [[{k: v for k, v in r.items() if k not in drop} for r in records(f)] for f in (tmp_path, whole[0])]
@@ -108,6 +111,20 @@ def test_a_checkpoint_of_another_model_tokenizer_or_seed_is_refused(whole, chang
     loader.tokenizer_sha256 = change.pop("tokenizer_sha256", "one")
     with pytest.raises(ConfigError, match=match):
         run(whole[0], tiny_config(total_steps=40, every_steps=20, **change), loader)
+
+
+def test_a_resumed_run_names_only_settings_that_may_change_its_weights(whole, capfd):
+    there = read_meta(whole[0] / "checkpoints/40")
+    for changed, told in (
+        ({"log_every_steps": 7, "checkpoint.every_steps": 3, "checkpoint.keep": 9}, None),
+        ({"log_every_steps": 7, "optim.peak_lr": 0.5}, "optim.peak_lr = 0.5"),
+        ({"checkpoint.every_steps": 3, "health.rollbacks": 1}, "checkpoint.every_steps = 3; health.rollbacks = 1"),
+    ):
+        lines = [line for line in there["config"] if line.split(" = ")[0] not in changed]
+        lines += [f"{name} = {value}" for name, value in changed.items()]
+        check_same(there, there | {"config": lines}, whole[0])
+        line = f"resuming with other settings than the checkpoint's, so not bit-exactly: {told}\n"
+        assert capfd.readouterr().err == (line if told else "")
 
 
 def test_a_run_starts_from_the_weights_of_another(whole, tmp_path):

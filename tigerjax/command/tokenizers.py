@@ -107,6 +107,7 @@ def tokenizer_extend(
             f" {figures['most_common_left_out']}; they cost a token a byte. {figures['survivors']} pieces survived and"
             f" {figures['new_pieces']} are needed: train NEW on the same text with --vocab-size"
             f" {figures['fitting_size']} to keep them"
+            + (f", and extend to --vocab-size {larger}" if (larger := figures.get("fitting_vocab_size")) else "")
         )
 
 

@@ -37,6 +37,10 @@ NO_EFFECT = (
 STARTS = (True, False, None, "gaussian", "eva", "orthogonal")
 """`init_lora_weights` that leave the base as it is. The others (pissa, olora, loftq …) subtract from it, and the
 adapter belongs to what remained."""
+ALL_LINEAR = "all-linear"
+"""As `target_modules`: every linear layer, of which only peft knows which these are."""
+SOME_LAYERS = ("layers_to_transform", "layers_pattern", "exclude_modules")
+"""With one of these set, fewer modules are adapted than `target_modules` names."""
 PREFIX = "base_model.model."
 MERGE_THERE = "merge it with peft's merge_and_unload, save that, and convert the result"
 
@@ -60,6 +64,8 @@ class Adapter(NamedTuple):
     """Of the tensors that stand in the adapter as a whole: their name there. A product may be added to one."""
     base: str = ""
     """The name or folder of the model that it was trained on, as its config has it; empty where it has none."""
+    fields: Fields = Fields({}, Path())
+    """Its config."""
 
     @property
     def facts(self) -> dict[str, str]:
@@ -107,14 +113,14 @@ def read_adapter(folder: Path) -> Adapter:
     if not products and not saved:
         raise DataError(f"{files[0]}: holds no tensor; copy the adapter again")
     named = fields.content.get("base_model_name_or_path")
-    return Adapter(folder, tensors, products, saved, named if isinstance(named, str) else "")
+    return Adapter(folder, tensors, products, saved, named if isinstance(named, str) else "", fields)
 
 
 def merged(base: Opened, adapter: Adapter) -> Opened:
     """The base with the adapter in it. A base of another name than that of the adapter's config is noted.
 
     Raises ConfigError where the base's head is its embedding and the adapter changes one of them, DataError for tensors
-    that the base does not have, or has in another shape.
+    that the base does not have, or has in another shape, and for products that are not those of `target_modules`.
     """
     shapes, where = base.tensors.shapes, adapter.folder
     changed = {**adapter.products, **adapter.saved}
@@ -132,6 +138,7 @@ def merged(base: Opened, adapter: Adapter) -> Opened:
                     f"{where}: {name} is of shape {shape}, but {shapes[name]} in {base.where}; give the base that the"
                     " adapter was trained on, with its vocabulary"
                 )
+    _refuse_other_modules(base, adapter)
     if adapter.base and _model(adapter.base) != _model(base.where):
         tell(
             f"note: {where} was trained on {shown(adapter.base)} and is merged into {base.where}; these must be the"
@@ -195,6 +202,38 @@ def _refuse_others(fields: Fields) -> None:
         raise ConfigError(
             f"{fields.path}: {found[0]}={shown(fields.content[found[0]])} makes another adapter than plain LoRA;"
             f" {MERGE_THERE}"
+        )
+
+
+def _refuse_other_modules(base: Opened, adapter: Adapter) -> None:
+    """DataError where the products are not those that `target_modules` names in the base: peft would leave out what it
+    does not name, and where some are missing, the file is cut off or belongs to a model of fewer layers."""
+    fields, whole = adapter.fields, ".weight"
+    if not (targets := fields.content.get("target_modules")) or targets == ALL_LINEAR:
+        return
+    matches = (
+        [targets] if isinstance(targets, str) else [rf"(.*\.)?{re.escape(t)}" for t in fields.texts("target_modules")]
+    )
+    try:
+        named = re.compile("|".join(f"(?:{one})" for one in matches)).fullmatch
+    except re.error as error:
+        raise DataError(
+            f"{fields.path}: target_modules={shown(targets)} is no regular expression ({error}); correct it"
+        ) from error
+    if others := sorted(name for name in adapter.products if not named(name.removesuffix(whole))):
+        raise DataError(
+            f"{fields.path}: target_modules={shown(targets)} does not name {others[0].removesuffix(whole)}"
+            f" ({len(others)} such of {len(adapter.products)}), which the adapter changes; give its own file"
+        )
+    if any(fields.content.get(name) for name in SOME_LAYERS):
+        return
+    linear = [name for name, shape in base.tensors.shapes.items() if len(shape) == 2 and name.endswith(whole)]
+    wanted = [name for name in linear if named(name.removesuffix(whole)) and name not in adapter.saved]
+    if missing := sorted(set(wanted) - set(adapter.products)):
+        raise DataError(
+            f"{adapter.folder}: has nothing for {missing[0].removesuffix(whole)} ({len(missing)} such of"
+            f" {len(wanted)}), which target_modules names in {base.where}; copy the adapter again, or"
+            " give the base that it was trained on"
         )
 
 

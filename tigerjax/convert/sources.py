@@ -7,7 +7,7 @@ from tigerjax.checkpoint.files import META
 from tigerjax.checkpoint.stored import open_whole
 from tigerjax.convert import adapters, of_checkpoint, read, vocab_of_folder
 from tigerjax.convert.read import Opened
-from tigerjax.errors import ConfigError
+from tigerjax.errors import ConfigError, DataError
 from tigerjax.files import paths
 from tigerjax.model.hf_config import CONFIG, remembered
 
@@ -32,10 +32,15 @@ def opened(folder: Path, base: Path | None, vocab_size: int | None) -> OpenedMod
     """The model of a folder. For an adapter's folder it is `base` with the adapter in it: a folder of Hugging Face, or
     a run or a checkpoint of tigerjax.
 
-    Raises ConfigError for an adapter without a base, and for a base without an adapter.
+    Raises ConfigError for an adapter without a base, and for a base without an adapter; DataError for a folder that is
+    not there.
     """
+    for place, what in ((folder, "the adapter's folder"), (base, "the model that the adapter was trained on")):
+        if base is not None and place is not None and not paths.of(place).is_dir():
+            state = "a file" if paths.of(place).is_file() else "not there"
+            raise DataError(f"{place}: {state}; give {what}")
     if not adapters.there(folder):
-        if base is not None and folder.exists():  # what is not there is named as that, below
+        if base is not None:
             raise ConfigError(f"{folder} holds no LoRA adapter, which --base is for; leave --base out")
         return _of_folder(folder, vocab_size)
     adapter = adapters.read_adapter(folder)

@@ -54,6 +54,8 @@ def train_on(
         if run.done:
             return run.manifest or {}
         chosen, figures = _learnt(given, inputs, need, coverage, progress)
+        if not chosen:
+            raise DataError(f"{', '.join(map(str, inputs))}: no merge can be learnt from this text; give more of it")
         if len(chosen) < need:
             raise ConfigError(
                 f"--vocab-size {size} is too large: this text has merges for {given.described.size + len(chosen)}"
@@ -110,7 +112,8 @@ def extend(base: Path, new: Path, size: int, out: Path, *, verify: bool = False)
         if len(chosen) < need:
             raise ConfigError(
                 f"only {len(chosen)} of the {len(learnt)} merges of {new} can be added, {need} are needed for"
-                f" vocab_size={size}; train the new model larger or ask for less"
+                f" vocab_size={size}; train the new model larger"
+                + (f", or ask for {given.described.size + len(chosen)} at most" if chosen else " or on other text")
             )
         _write(given, chosen, run.tmp)
         parts = sum(not bpe.whole(first + second) for first, second in chosen)

@@ -14,6 +14,7 @@ missing that a chosen piece is made of. So each piece brings its missing charact
 this selects the same pieces as a plain cut.) A character that is in no chosen piece may be left out when the new model
 has more pieces than are needed, however common it is; a comma is an example, as nothing is merged with it.
 `characters_left_out` counts these. A new model that was trained to exactly the size that is needed leaves none out.
+Where the text has more new characters than pieces are needed, no size of it does, and the vocabulary must be larger.
 """
 
 import dataclasses
@@ -197,12 +198,6 @@ def extend(
         unreachable = 0
         while True:
             texts = select(ranked, have, need)
-            if len(texts) < need:
-                raise ConfigError(
-                    f"only {len(texts)} of {len(new_model.pieces)} pieces of {new} survive the merge rule, {need} are"
-                    f" needed for vocab_size={size}; train the new model larger (now {len(new_model.pieces)}) or ask"
-                    " for less"
-                )
             proto = _merged(old_model, texts, score_rule)
             dead = set(dead_pieces(proto, old_count)) if score_rule == "below_base" else set()
             if not dead:
@@ -211,9 +206,17 @@ def extend(
             unreachable += len(dead)
             gone = {proto.pieces[i].piece for i in dead}
             ranked = [text for text in ranked if text not in gone]
+        if len(texts) < need:  # found only here: a piece that is missed above may be unreachable
+            less = old_count + len(texts) + len(SPECIAL_TEXTS)
+            raise ConfigError(
+                f"only {len(texts)} of {len(new_model.pieces)} pieces of {new} survive the merge rule, {need} are"
+                f" needed for vocab_size={size}; train the new model larger (now {len(new_model.pieces)})"
+                + (f", or ask for {less} at most" if texts else " or on other text: none of its pieces is new")
+            )
         (run.tmp / MODEL_FILE).write_bytes(proto.SerializeToString())
         first = len(proto.pieces)
         chosen = set(texts)
+        characters = sum(len(text) == 1 for text in ranked)
         left_out = [text for text in ranked if len(text) == 1 and text not in chosen]
         write_json(
             run.tmp / SPECIALS_FILE,
@@ -232,4 +235,6 @@ def extend(
             "highest_new_score": proto.pieces[old_count].score,
             "base_minimum": base_minimum(old_model),
         }
+        if characters > need:  # each of them stands in every new model of this text, however small
+            run.figures["fitting_vocab_size"] = size + characters - need
     return run.manifest or {}

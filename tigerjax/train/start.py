@@ -170,12 +170,23 @@ def _other_parts(there: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
     return [f"{line} is {'there' if line in before else 'here'} alone" for line in sorted(before ^ now)]
 
 
+NO_BIT = (
+    "name", "log_every_steps", "data.cache_dir", "checkpoint.every_steps", "checkpoint.keep",
+    "checkpoint.keep_every_steps", "checkpoint.keep_best", "checkpoint.local_every_steps", "checkpoint.local_dir",
+)  # fmt: skip
+"""Settings of which no weight depends: where a run is kept, and what is told of it."""
+
+
 def check_same(there: dict[str, Any], wanted: dict[str, Any], path: Path) -> None:
-    """`refuse_other`, and for a run that resumes: says which other settings changed."""
+    """`refuse_other`, and for a run that resumes: says which other settings changed, of those that may change a bit of
+    the weights."""
     refuse_other(there, wanted, path)
-    before, now = ({line for line in one["config"] if not line.startswith("eval.")} for one in (there, wanted))
-    if before and before != now:
-        changed = "; ".join(sorted(now - before))
+    before, now = (set(one["config"]) for one in (there, wanted))
+    # A run that may go back goes back to a checkpoint, so it matters when those are saved.
+    alone = NO_BIT if "health.rollbacks = 0" in now else tuple(set(NO_BIT) - {"checkpoint.every_steps"})
+    told = sorted(line for line in now - before if not line.startswith("eval.") and line.split(" = ")[0] not in alone)
+    if before and told:
+        changed = "; ".join(told)
         hosts.say(f"resuming with other settings than the checkpoint's, so not bit-exactly: {changed}")
 
 

@@ -60,14 +60,14 @@ class Watch:
         self._trained = trained
         self.config, self.run_dir, self.checkpoints, self.metrics = config, run_dir, checkpoints, metrics
         self.validation = validation
-        self.mesh, self.goodput, self._waited = mesh, goodput, 0.0
+        self.mesh, self.goodput = mesh, goodput
         self._late: tuple[int, Any, Fed] | None = None
         self.spikes = Spikes(config.health)
         self.back_before: int | None = (
             None  # set when too many updates were skipped: the run must go back before this step
         )
-        self._since, self._steps, self._tokens = time.perf_counter(), 0, 0
-        self._for_device, self._slow, self._starting = 0.0, set[int](), True
+        self._slow, self._starting = set[int](), True
+        self._interval(time.perf_counter())
         self._first: dict[int, float] = {}  # losses of the steps up to START_STEPS
 
     def started(self, step: int, values: Any, fed: Fed) -> None:
@@ -142,8 +142,13 @@ class Watch:
             record |= self.validated(step, validate)
             now = time.perf_counter()  # validation is no step
         self.metrics.write(record | self.goodput.record())
-        self._since, self._steps, self._tokens, self._waited = now, 0, 0, self.goodput.waited()
-        self._for_device = 0.0
+        self._interval(now)
+
+    def _interval(self, since: float) -> None:
+        """Begins the interval of the next record. What was waited before it, as by the run that is resumed, is not in
+        it."""
+        self._since, self._steps, self._tokens, self._for_device = since, 0, 0, 0.0
+        self._waited = self.goodput.waited()
 
     def _hosts(self, busy_s: float, step_s: float) -> dict[str, Any]:
         """`host_busy_s`, the longest that a host was busy with data and Python in a step, and `slow_hosts`.
@@ -223,7 +228,7 @@ class Watch:
             "left_out": {"from": meta["loader"], "to": loader},
         })  # fmt: skip
         self.metrics.rewind(meta["step"])
-        self._since, self._steps, self._tokens = time.perf_counter(), 0, 0
+        self._interval(time.perf_counter())
 
     def event(self, record: dict[str, Any]) -> None:
         """Adds a line to RUN/events.jsonl. Rollbacks never remove lines from it, as they do from metrics.jsonl."""
