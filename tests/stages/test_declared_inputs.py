@@ -44,6 +44,7 @@ STAGES = {
     "exact": "data dedup exact --out exact --input cleaned/corpus_en.jsonl",
     "near": "data dedup near --out near --input cleaned/corpus_en.jsonl cleaned/corpus_zh.jsonl",
     "substrings": "data dedup substrings --out substrings --input cleaned/corpus_en.jsonl",
+    "languages": "data language --out languages --input raw/corpus_en.jsonl",
     "quality": "data quality train --out quality --good raw/corpus_en.jsonl --bad raw/corpus_zh.jsonl",
     "scored": "data quality score --out scored --input raw/corpus_en.jsonl --model quality",
     "against": "data dedup against-sft --out against --docs near/corpus_en.jsonl --sft sft/sft.jsonl",

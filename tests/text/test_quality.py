@@ -8,7 +8,8 @@ import pytest
 from tigerjax.errors import ConfigError, DataError
 from tigerjax.files import jsonl
 from tigerjax.text import quality
-from tigerjax.text.quality import score_files, train
+from tigerjax.text.quality import train
+from tigerjax.text.quality_scores import Use, score_files
 
 DRAW = random.Random(4)
 KNOWN = "theorem energy river dynasty cell orbit 定理 能量 朝代 细胞 轨道 证明".split()
@@ -48,7 +49,7 @@ def test_scores_stand_in_the_documents_and_drop_those_below_the_least(files, mod
     got = {record["id"]: record["meta"] for _, record in jsonl.read_jsonl(tmp_path / "all" / "docs.jsonl")}
     assert all((got[f"m{n}"]["quality"] > 0.5) == bool(n % 2) and got[f"m{n}"]["page"] == n for n in range(20))
     assert sum(made["figures"]["by_score"].values()) == 20
-    again = score_files([tmp_path / "all"], model, tmp_path / "again", least=0.5)
+    again = score_files([tmp_path / "all"], model, tmp_path / "again", use=Use(least=0.5))
     assert again["counts"] == {"in": 20, "out": 10, "dropped": {"quality_score": 10}}
     assert any(name.startswith("score 0.") for name in json.loads((tmp_path / "again" / "samples.json").read_text()))
 
@@ -96,3 +97,49 @@ def test_the_area_is_the_share_of_pairs_in_order():
     good, bad = np.array([0.9, 0.5, 0.4]), np.array([0.5, 0.1])
     pairs = [(g > b) + (g == b) / 2 for g in good for b in bad]
     assert quality._area(good, bad) == pytest.approx(sum(pairs) / len(pairs))
+
+
+def test_each_source_has_its_threshold_its_histogram_and_its_factor(model, tmp_path, capfd):
+    made = [{"id": f"m{n}", "text": text(KNOWN if n % 2 else CHAT), "source": "web"} for n in range(20)]
+    made += [{"id": f"b{n}", "text": text(CHAT), "source": "books", "weight": 0.5} for n in range(5)]
+    jsonl.write_jsonl(tmp_path / "docs.jsonl", [*made, {"id": "x", "text": text(KNOWN)}])
+    use = Use(least=0.5, least_of={"books": 0.0, "boks": 1.0}, power=2.0, factors={"books": 4.0})
+    found = score_files([tmp_path / "docs.jsonl"], model, tmp_path / "out", use=use)
+    assert "no document has the source 'boks'; there are (none), books, web" in capfd.readouterr().err
+    by_source = found["figures"]["by_source"]
+    assert [(name, by_source[name]["in"], by_source[name]["out"]) for name in ("(none)", "books", "web")] == [
+        ("(none)", 1, 1), ("books", 5, 5), ("web", 20, 10),
+    ]  # fmt: skip
+    assert all(sum(of["by_score"].values()) == of["in"] for of in by_source.values())
+    got = {record["id"]: record for _, record in jsonl.read_jsonl(tmp_path / "out" / "docs.jsonl")}
+    for name, record in got.items():
+        score, base, factor = record["meta"]["quality"], *((0.5, 4.0) if name[0] == "b" else (1.0, 1.0))
+        assert record["weight"] == pytest.approx(base * factor * score**2, abs=1e-3)
+    assert by_source["web"]["weight"] == pytest.approx(sum(r["weight"] for n, r in got.items() if n[0] == "m"))
+    assert "Scores by source" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    score_files([tmp_path / "out"], model, tmp_path / "again", use=use)
+    assert (tmp_path / "again" / "docs.jsonl").read_bytes() == (tmp_path / "out" / "docs.jsonl").read_bytes()
+    score_files([tmp_path / "out"], model, tmp_path / "plain")
+    plain = {record["id"]: record for _, record in jsonl.read_jsonl(tmp_path / "plain" / "docs.jsonl")}
+    assert plain["b0"]["weight"] == 0.5 and set(plain["b0"]["meta"]) == {"quality"}
+
+
+def test_a_weight_that_another_stage_gave_since_is_taken_as_it_is(model, tmp_path):
+    meta = {"weight_before": 0.5, "weight_by_quality": 2.0}
+    jsonl.write_jsonl(tmp_path / "docs.jsonl", [{"id": "a", "text": text(KNOWN), "weight": 0.3, "meta": meta}])
+    score_files([tmp_path / "docs.jsonl"], model, tmp_path / "out", use=Use(factors={"(none)": 2.0}))
+    (record,) = [record for _, record in jsonl.read_jsonl(tmp_path / "out" / "docs.jsonl")]
+    assert record["weight"] == 0.6 and record["meta"]["weight_before"] == 0.3
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"least_of": {"web": 2.0}}, "least score web=2.0"),
+        ({"factors": {"web": 0.0}}, "factor web=0.0"),
+        ({"power": 0.0}, "power=0.0"),
+    ],
+)
+def test_thresholds_and_factors_that_make_no_sense_are_refused(wrong, said):
+    with pytest.raises(ConfigError, match=said):
+        Use(**wrong)

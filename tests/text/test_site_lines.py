@@ -1,6 +1,7 @@
 """Lines that the pages of a site share go; the same lines on few pages, or on other sites, stay."""
 
 import pytest
+from file_formats import warc_record
 
 from tigerjax.errors import ConfigError
 from tigerjax.files import jsonl
@@ -48,6 +49,19 @@ def test_the_division_of_the_work_changes_no_byte(pages, tmp_path, monkeypatch):
     monkeypatch.setattr(block, "BLOCK_BYTES", 300)
     site_line_files([pages], tmp_path / "two", shards=3, runner=Runner(workers=2))
     assert (tmp_path / "one" / "docs.jsonl").read_bytes() == (tmp_path / "two" / "docs.jsonl").read_bytes()
+
+
+def test_pages_of_an_archive_that_cannot_be_decoded_are_left_out_and_counted(tmp_path, capsys):
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: text/html; charset=utf-8\r\n\r\n"
+    bodies = [f"<p>{MENU}<p>Page {n}".encode() for n in range(6)] + [b"\xff\xfe\xff" * 5, b"\xff"]
+    media = "application/http; msgtype=response"
+    made = [warc_record("response", head + body, n, media) for n, body in enumerate(bodies)]
+    (tmp_path / "crawl.warc").write_bytes(b"".join(made))
+    found = site_line_files([tmp_path / "crawl.warc"], tmp_path / "out")
+    assert found["counts"]["in"] == found["counts"]["out"] == 6 and found["figures"]["damaged_pages"] == 2
+    texts = [record["text"] for _, record in jsonl.read_jsonl(tmp_path / "out" / "crawl.jsonl")]
+    assert texts == [f"Page {n}" for n in range(6)]
+    assert "2 pages of web archives cannot be decoded, and are left out" in capsys.readouterr().err
 
 
 def test_a_site_is_the_host_of_an_address():

@@ -8,18 +8,22 @@ import hashlib
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 from jax.sharding import Mesh
 
 from tigerjax.checkpoint.model import Model
 from tigerjax.checkpoint.stored import StoredModel, load_placed
 from tigerjax.config import ComputeConfig, ModelConfig, RunConfig, other_sizes, stored_sizes
-from tigerjax.errors import ConfigError
+from tigerjax.errors import ConfigError, DataError
 from tigerjax.mesh import mesh_of_several
 from tigerjax.model import families, hf_config
 from tigerjax.model.quantised import with_held
+from tigerjax.model.rounding import rounded_for
 
 Quantise = Literal["int8"]
-"""How the matrices of a model may be held that only answers."""
+"""How the matrices of a model that only answers may be held, and its keys and values."""
+ROUNDING_ROWS, ROUNDING_TOKENS, LEAST_ROWS = 96, 256, 16
+"""The most rows of a text that weights are rounded for, the tokens of each, and the fewest rows [our choice]."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -40,6 +44,8 @@ class Loaded:
     """What else the checkpoint says; a reward model has its calibration here."""
     reach: int = 0
     """How many positions the checkpoint says that it reads; 0 where it does not say so."""
+    cache_dtype: Quantise | None = None
+    """The type of its keys and values while it answers; None: that of the products."""
 
     def say_past(self, length: int, where: str | Path) -> None:
         """Says it in one line where rows of `length` tokens are longer than the model, read from `where`, reads."""
@@ -69,17 +75,61 @@ def load(
     )
 
 
-def quantised(model: Loaded, dtype: Quantise | None) -> Loaded:
-    """The model with the matrices of its layers in int8, a scale for each output; the model itself for None. It has a
-    sha256 of its own, since it gives other results."""
+def quantised(
+    model: Loaded,
+    dtype: Quantise | None,
+    cache_dtype: Quantise | None = None,
+    rows_BT: np.ndarray | None = None,
+) -> Loaded:
+    """The model with the matrices of its layers in int8, a scale for each output, and with keys and values of
+    `cache_dtype` while it answers; the model itself for None. Weights are rounded to nearest, or for the text of
+    `rows_BT`. The model has a sha256 of its own, since it gives other results."""
+    if cache_dtype is not None:
+        sha256 = hashlib.sha256(f"{model.sha256} cache {cache_dtype}".encode()).hexdigest()
+        model = dataclasses.replace(model, cache_dtype=cache_dtype, sha256=sha256)
     if dtype is None:
         return model
-    sha256 = hashlib.sha256(f"{model.sha256} {dtype}".encode()).hexdigest()
-    return dataclasses.replace(model, weights=with_held(model.weights, dtype), sha256=sha256)
+    name = dtype if rows_BT is None else f"{dtype} {hashlib.sha256(rows_BT.tobytes()).hexdigest()}"
+    sha256 = hashlib.sha256(f"{model.sha256} {name}".encode()).hexdigest()
+    if rows_BT is None:
+        weights = with_held(model.weights, dtype)
+    else:
+        weights = rounded_for(model.weights, model.config, model.compute, rows_BT, model.mesh)
+    return dataclasses.replace(model, weights=weights, sha256=sha256)
+
+
+def rounding_rows(path: Path, tokenizer: Any) -> np.ndarray:
+    """The first rows_BT of the documents in a file, each followed by eos. DataError where there is less than LEAST."""
+    from tigerjax.tokenizer.sample import read_all
+
+    stream: list[int] = []
+    for _, text, _ in read_all([path]):
+        stream += [*tokenizer.encode(text), tokenizer.eos]
+        if len(stream) >= ROUNDING_ROWS * ROUNDING_TOKENS:
+            break
+    rows = min(ROUNDING_ROWS, len(stream) // ROUNDING_TOKENS)
+    if rows < LEAST_ROWS:
+        raise DataError(
+            f"{path} has {len(stream):,} tokens of text, too few to round weights for; give"
+            f" {LEAST_ROWS * ROUNDING_TOKENS:,} or more"
+        )
+    return np.array(stream[: rows * ROUNDING_TOKENS], np.int32).reshape(rows, ROUNDING_TOKENS)
+
+
+def check_rounding(quantise: Quantise | None, rounding_text: Path | None) -> None:
+    """ConfigError for a text where nothing is rounded."""
+    if rounding_text is not None and quantise is None:
+        raise ConfigError(f"{rounding_text} is a text that weights in 8 bits are rounded for; give --quantise int8 too")
 
 
 def load_for(
-    settings: RunConfig, path: str | Path | None = None, *, reward: bool = False, quantise: Quantise | None = None
+    settings: RunConfig,
+    path: str | Path | None = None,
+    *,
+    reward: bool = False,
+    quantise: Quantise | None = None,
+    cache_dtype: Quantise | None = None,
+    rounding_text: Path | None = None,
 ) -> Loaded:
     """`load` with the tokenizer, the compute settings and the mesh of a run's config, `quantised`.
 
@@ -87,10 +137,13 @@ def load_for(
     """
     from tigerjax.tokenizer.load import Tokenizer  # the numeric core imports without SentencePiece
 
+    check_rounding(quantise, rounding_text)
     place = Path("runs") / settings.name if path is None else path
     mesh = mesh_of_several(settings.mesh)  # first: a mesh that does not fit is found before anything is read
     tokenizer = Tokenizer(settings.data.tokenizer)
-    return quantised(load(place, tokenizer, compute=settings.compute, mesh=mesh, reward=reward), quantise)
+    loaded = load(place, tokenizer, compute=settings.compute, mesh=mesh, reward=reward)
+    rows_BT = None if rounding_text is None else rounding_rows(rounding_text, tokenizer)
+    return quantised(loaded, quantise, cache_dtype, rows_BT)
 
 
 def check_kind(model: Model | StoredModel, *, where: str | Path, reward: bool) -> None:

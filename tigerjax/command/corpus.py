@@ -1,11 +1,15 @@
 """Commands that look at all documents of a corpus together, and change or weigh each."""
 
+import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
 from tigerjax.command.figures import show
 from tigerjax.command.groups import LOCAL, READ, Read, Where, given, runner
+from tigerjax.command.options import FLAT
 from tigerjax.config.ranges import Count, PositiveShare, Range, Share
+from tigerjax.errors import ConfigError
 
 OpenShare = Annotated[float, Range(0, 1, above=True, below=True)]
 
@@ -83,6 +87,29 @@ def data_dedup_site_lines(
     show(manifest["counts"] | manifest["figures"], json)
 
 
+def data_language(
+    input: list[Path],
+    out: Path,
+    least: Share = 0.5,
+    replace: bool = False,
+    where: Where = LOCAL,
+    json: Path | None = None,
+) -> None:
+    """Writes the language of documents that declare none into lang.
+
+    It is zh-Hans, zh-Hant, en, code or another one. A document of which the language is less sure than --least is und,
+    and a short one needs 0.8. How sure it is stands in meta.lang_confidence. Languages that documents declare stay;
+    those that look otherwise are counted, with samples in OUT/report.html. --replace writes all of them anew.
+
+    Example: tigerjax data language --input zh.jsonl en.jsonl --out runs/language
+    """
+    from tigerjax.text.identification import language_files
+
+    inputs = given(input, where, where.ids)
+    manifest = language_files(inputs, out, least=least, replace=replace, runner=runner(where))
+    show(manifest["counts"] | manifest["figures"], json)
+
+
 def data_quality_train(
     good: list[Path],
     bad: list[Path],
@@ -106,22 +133,53 @@ def data_quality_train(
     show(manifest["figures"], json)
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ScoreOptions:
+    """What is made of the scores of documents."""
+
+    least: Share = 0.0  # Documents with a smaller score are dropped
+    least_of: tuple[str, ...] = ()  # In place of --least for documents of a source: SOURCE=SCORE
+    power: Annotated[float, Range(0, 10, above=True)] | None = None
+    """Each document's weight is multiplied by its score to this power."""
+    weight_of: tuple[str, ...] = ()  # The weight of documents of a source is multiplied: SOURCE=FACTOR
+
+
+def _by_source(given: Sequence[str], option: str) -> dict[str, float]:
+    """{source: number} of words SOURCE=NUMBER; ConfigError for another word, or a source that is given twice."""
+    made: dict[str, float] = {}
+    for word in given:
+        source, sign, value = word.rpartition("=")
+        try:
+            number = float(value)
+        except ValueError:
+            sign = ""
+        if not sign or not source or source in made:
+            raise ConfigError(f"{option} {word}: give SOURCE=NUMBER, each source once, such as web=0.4")
+        made[source] = number
+    return made
+
+
 def data_quality_score(
     input: list[Path],
     model: str,
     out: Path,
-    least: Share = 0.0,
+    scores: Annotated[ScoreOptions, FLAT] = ScoreOptions(),  # frozen
     where: Where = LOCAL,
     json: Path | None = None,
 ) -> None:
     """Writes a score from 0 to 1 into meta.quality of each document, and drops those below --least.
+
+    by_source, also in OUT/report.html, counts the documents of each source by their scores; --least-of sets a threshold
+    for one. --power and --weight-of give each document a weight, which a source of a mixture reads (Source(passes=1)).
 
     --model is a folder of `tigerjax data quality train`, or MODULE:FUNCTION: your own function of a list of texts,
     which returns a score for each. De-duplication keeps the document with the highest score.
 
     Example: tigerjax data quality score --input runs/clean/zh.jsonl --model runs/quality --out runs/scored
     """
-    from tigerjax.text.quality import score_files
+    from tigerjax.text.quality_scores import Use, score_files
 
-    manifest = score_files(given(input, where, where.ids), model, out, least=least, runner=runner(where))
+    least_of, factors = _by_source(scores.least_of, "--least-of"), _by_source(scores.weight_of, "--weight-of")
+    use = Use(least=scores.least, least_of=least_of, power=scores.power, factors=factors)
+    manifest = score_files(given(input, where, where.ids), model, out, use=use, runner=runner(where))
     show(manifest["counts"] | manifest["figures"], json)

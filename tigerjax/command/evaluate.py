@@ -39,6 +39,8 @@ class Asking:
     chat: bool = False  # By the chat template, where TigerBot's evaluation did so
     batch_size: Count = 8  # Questions that are asked at one time
     quantise: Literal["int8"] | None = None  # The model's matrices in 8 bits, a scale for each output
+    rounding_text: OnDisk | None = None  # File of text for which --quantise rounds, and not to nearest
+    cache_dtype: Literal["int8"] | None = None  # Keys and values of drawn answers in 8 bits, not of scored options
     allow_code_execution: bool = False  # HumanEval runs programs that the model wrote, shut in
     allow_unconfined_code: bool = False  # Also where this machine cannot shut them in
 
@@ -109,7 +111,9 @@ def evaluate(
     with processes.together(), processes.alone_in(place):
         if how_long is not None:
             with show_elapsed("reading the model"):
-                loaded = load_for(settings, model or run_dir, quantise=asking.quantise)
+                loaded = load_for(
+                    settings, model or run_dir, quantise=asking.quantise, rounding_text=asking.rounding_text
+                )
             title = f"{settings.name}, step {loaded.step}: long rows"
             _measure(loaded, lengths, how_long, place / "length", title, asking.batch_size, json)
             return
@@ -120,6 +124,8 @@ def evaluate(
                 rows=asking.batch_size,
                 cache=place / suite.CACHE,
                 quantise=asking.quantise,
+                cache_dtype=asking.cache_dtype,
+                rounding_text=asking.rounding_text,
             )
         loaded = answerer.model
         loaded.say_past(answerer.context, model or run_dir)

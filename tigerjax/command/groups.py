@@ -50,6 +50,8 @@ class OpeningOptions:
     tokenizer: Path | None = None  # Folder of the model's tokenizer
     dtype: Literal["float32", "bfloat16"] | None = None  # Type of the weights and the products
     quantise: Literal["int8"] | None = None  # The model's matrices in 8 bits, a scale for each output
+    rounding_text: Path | None = None  # File of text for which --quantise rounds, and not to nearest
+    cache_dtype: Literal["int8"] | None = None  # Keys and values in 8 bits, a scale for each token and head
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -19,6 +19,7 @@ NEXT: Mapping[tuple[str, ...], str] = {
     ("data", "dedup", "soft"): "tigerjax data dedup against-sft --docs {out} --sft FILE --out DIR",
     ("data", "dedup", "substrings"): "tigerjax data dedup against-sft --docs {out} --sft FILE --out DIR",
     ("data", "dedup", "site-lines"): "tigerjax data clean --input {out} --out DIR",
+    ("data", "language"): "tigerjax data clean --input {out} --out DIR --on language simplified",
     ("data", "quality", "train"): "tigerjax data quality score --input FILE --model {out} --out DIR",
     ("data", "quality", "score"): "tigerjax data dedup near --input {out} --out DIR",
     ("data", "dedup", "against-sft"): "tigerjax data decontaminate --docs {out} --evaluation-sets FILE --out DIR",

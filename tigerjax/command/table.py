@@ -51,6 +51,7 @@ SECTIONS: dict[str, dict[tuple[str, ...], Command]] = {
     },
     "1. Texts and instructions": {
         ("data", "clean"): text.data_clean,
+        ("data", "language"): corpus.data_language,
         ("data", "quality", "train"): corpus.data_quality_train,
         ("data", "quality", "score"): corpus.data_quality_score,
         ("data", "dedup", "exact"): text.data_dedup_exact,

@@ -167,9 +167,10 @@ def _check_data(run: RunConfig) -> None:
 
         preference.check(run)
     else:
-        from tigerjax.data.mixture import import_modules, tasks_of
+        from tigerjax.data.mixture import MODULES, tasks_of
+        from tigerjax.records.seqio_tasks import import_modules
 
-        import_modules(run.data.modules)
+        import_modules(run.data.modules, MODULES)
         tasks_of(run.data)
     _check_validation(run, of_mixture=not on_preferences)
 

@@ -16,12 +16,13 @@ from typing import Any
 import numpy as np
 
 from tigerjax import records
-from tigerjax.data import dropped, fingerprint, row_files
+from tigerjax.data import dropped, row_files
 from tigerjax.data.tasks import is_own, row_maker, task_rows
 from tigerjax.errors import ConfigError, DataError, FolderInUse
 from tigerjax.files import manifest, paths
 from tigerjax.files.progress import Progress
 from tigerjax.processes import hosts
+from tigerjax.records import fingerprint
 from tigerjax.stages.runner import LOCAL, Runner, is_beam
 from tigerjax.terminal import tell
 

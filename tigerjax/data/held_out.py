@@ -23,6 +23,7 @@ from tigerjax.errors import ConfigError, DataError
 from tigerjax.files import manifest, paths
 from tigerjax.files.progress import Progress
 from tigerjax.processes import hosts
+from tigerjax.records.seqio_tasks import import_modules
 from tigerjax.tokenizer.load import Tokenizer
 
 FOLDER = "held_out"
@@ -130,7 +131,7 @@ def _given(data: DataConfig, given: EvalConfig) -> dict[str, _Given]:
 
 def _of_mixture(data: DataConfig, given: EvalConfig) -> dict[str, _Given]:
     found, taken = {}, given.named("sets").keys() | given.named("questions").keys()
-    mixture.import_modules(data.modules)
+    import_modules(data.modules, mixture.MODULES)
     for task in mixture.tasks_of(data):
         split = row_maker(task)
         if split is None or not split.split.share:

@@ -17,9 +17,7 @@ made, not at import. To register a name again replaces its mixture.
 """
 
 import functools
-import importlib
 import re
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -40,9 +38,11 @@ from tigerjax.data.tasks import (
     add_sft_task,
     row_maker,
 )
-from tigerjax.errors import USERS, ConfigError, DataError, TigerjaxError, of_user
+from tigerjax.errors import ConfigError, DataError
 from tigerjax.files import manifest, paths
 from tigerjax.files.progress import Progress
+from tigerjax.records.notes import note
+from tigerjax.records.seqio_tasks import import_modules
 from tigerjax.records.tf import start
 from tigerjax.stages.runner import LOCAL
 from tigerjax.tokenizer.chat import Overlong
@@ -50,6 +50,8 @@ from tigerjax.tokenizer.chat import Overlong
 HOLISTIC_RANGE = (0.05, 0.10)  # what TigerBot used; other fractions give a warning
 ALLOWED_RANGE = (0.0, 0.2)
 MOST_TEMPERATURE = 1000.0
+MODULES = "data.modules"
+"""Names the modules that register mixtures."""
 
 
 def sample_fn(datasets: list[Any], rates: list[float], seed: int | None) -> Any:
@@ -133,10 +135,7 @@ def holistic(
     if not low <= instruct_fraction <= high:
         raise ConfigError(f"mixture {name}: instruct_fraction={instruct_fraction} must be in [{low}, {high}]")
     if not HOLISTIC_RANGE[0] <= instruct_fraction <= HOLISTIC_RANGE[1]:
-        warnings.warn(
-            f"mixture {name}: instruct_fraction={instruct_fraction} is outside the published {list(HOLISTIC_RANGE)}",
-            stacklevel=2,
-        )
+        note(f"mixture {name}: instruct_fraction={instruct_fraction} is outside the published {list(HOLISTIC_RANGE)}")
     if not 0 <= zh_share <= 1:
         raise ConfigError(f"mixture {name}: zh_share={zh_share} must be in [0, 1]")
     rates: dict[str, float | Proportions] = {}
@@ -174,21 +173,6 @@ def cache(mixture: str, how: Caching) -> dict[str, Path]:
     return caching.cache(get_mixture(mixture).tasks, how)
 
 
-def import_modules(modules: Sequence[str]) -> None:
-    """Imports the modules that register mixtures; ConfigError with the error of one that cannot be imported."""
-    start()  # before a module imports SeqIO in its own way
-    for module in modules:
-        try:
-            importlib.import_module(module)
-        except TigerjaxError:
-            raise
-        except USERS as error:
-            raise ConfigError(
-                f"data.modules names {module}, which cannot be imported: {': '.join(of_user(error))};"
-                " correct the name, or start in the folder that holds it"
-            ) from error
-
-
 def mixture_config(
     mixture: str,
     modules: Sequence[str],
@@ -201,7 +185,7 @@ def mixture_config(
 
     Raises ConfigError where none of them names one.
     """
-    import_modules(modules)
+    import_modules(modules, MODULES)
     makers = [maker for task in get_mixture(mixture).tasks if (maker := row_maker(task)) is not None]
     if not makers:
         raise ConfigError(f"no source of mixture {mixture!r} names a tokenizer; train with a config that names one")
@@ -235,7 +219,7 @@ def open_loader(
     """
     from tigerjax.tokenizer.load import Tokenizer
 
-    import_modules(data.modules)
+    import_modules(data.modules, MODULES)
     tasks = tasks_of(data)
     tokenizer = Tokenizer(data.tokenizer)
     sha = tokenizer.sha256

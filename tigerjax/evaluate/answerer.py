@@ -151,7 +151,15 @@ class Answerer:
 
 
 def load_answerer(
-    settings: RunConfig, model: Path | None, *, rows: int, cache: Path | None, quantise: Quantise | None = None
+    settings: RunConfig,
+    model: Path | None,
+    *,
+    rows: int,
+    cache: Path | None,
+    quantise: Quantise | None = None,
+    cache_dtype: Quantise | None = None,
+    rounding_text: Path | None = None,
 ) -> Answerer:
     """The checkpoint `model` (None: of the run NAME) on the config's mesh, ready to answer."""
-    return Answerer(load_for(settings, model, quantise=quantise), context=settings.data.seq_len, rows=rows, cache=cache)
+    loaded = load_for(settings, model, quantise=quantise, cache_dtype=cache_dtype, rounding_text=rounding_text)
+    return Answerer(loaded, context=settings.data.seq_len, rows=rows, cache=cache)

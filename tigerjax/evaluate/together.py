@@ -20,8 +20,8 @@ from tigerjax.evaluate import branches
 from tigerjax.evaluate.branches import Node, Plan, Stem, Tokens, Tree
 from tigerjax.mesh import in_mesh
 from tigerjax.model import families
-from tigerjax.model.cache import Branches, Kept
 from tigerjax.model.layers import head, logits
+from tigerjax.model.trees import Branches, Kept
 
 ROW = 128
 """A batch has as many tokens as `rows` rows of this length."""

@@ -22,10 +22,11 @@ from tigerjax.errors import ConfigError
 from tigerjax.model import attention
 from tigerjax.model import cache as kv
 from tigerjax.model import rope as rotary
-from tigerjax.model.cache import Branches, Cache, Kept
+from tigerjax.model.cache import Cache
 from tigerjax.model.decoder import Block
 from tigerjax.model.layers import RMSNorm, Weights, head, logits, whole_rows
 from tigerjax.model.quantised import read_all
+from tigerjax.model.trees import Branches, Kept, attend_branches
 
 
 def prefill(
@@ -150,8 +151,8 @@ def extend(
         w, k_BKHS, v_BKSH = w_and_cache
 
         def attend(q_BTNH: jax.Array, k_BTKH: jax.Array, v_BTKH: jax.Array) -> Any:
-            before_k_BSKH = k_BKHS[..., :reach].transpose(0, 3, 1, 2)
-            before_v_BSKH = v_BKSH[:, :, :reach].transpose(0, 2, 1, 3)
+            before_k_BSKH = kv.first(k_BKHS, 3, reach, compute.dtype).transpose(0, 3, 1, 2)
+            before_v_BSKH = kv.first(v_BKSH, 2, reach, compute.dtype).transpose(0, 2, 1, 3)
             k_BSKH = jnp.concatenate([before_k_BSKH, k_BTKH], axis=1)
             v_BSKH = jnp.concatenate([before_v_BSKH, v_BTKH], axis=1)
             return attention.weigh(q_BTNH, k_BSKH, v_BSKH, mask_BTS), (k_BTKH, v_BTKH)
@@ -206,7 +207,7 @@ def branch(
         w, kept = w_and_kept
 
         def attend(q_BTNH: jax.Array, k_BTKH: jax.Array, v_BTKH: jax.Array) -> Any:
-            return kv.attend_branches(q_BTNH, k_BTKH, v_BTKH, rows, kept, window=window), None
+            return attend_branches(q_BTNH, k_BTKH, v_BTKH, rows, kept, window=window), None
 
         return block.apply({"params": read_all(w, compute.dtype)}, x_BTD, rows.positions_BT, attend)
 

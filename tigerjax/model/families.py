@@ -20,7 +20,7 @@ from tigerjax.errors import ConfigError
 from tigerjax.files.foreign import shown
 from tigerjax.mesh import logical_rules
 from tigerjax.model import hf_config, layers, stack
-from tigerjax.model.cache import Branches, Cache, Kept
+from tigerjax.model.cache import Cache
 from tigerjax.model.hf_config import HfConfig, TokenizerIds
 from tigerjax.model.hf_fields import Fields
 from tigerjax.model.layers import Weights
@@ -28,6 +28,7 @@ from tigerjax.model.llama import face as llama
 from tigerjax.model.mistral import face as mistral
 from tigerjax.model.qwen2 import face as qwen2
 from tigerjax.model.qwen3 import face as qwen3
+from tigerjax.model.trees import Branches, Kept
 from tigerjax.model.weights import ReadRows, TensorRow
 
 

@@ -55,16 +55,21 @@ def held(path: str, w: jax.Array, dtype: FrozenDtype) -> Any:
         return w
     if dtype == "bfloat16" or path not in MATRICES:
         return w.astype(jnp.bfloat16)
-    w, inputs = w.astype(jnp.float32), MATRICES[path]
+    inputs = MATRICES[path]
     groups = _groups(w.shape, inputs, dtype)
     # (L, other inputs, groups, neighbours of one, outputs...)
     parts = w.reshape(w.shape[0], -1, groups[inputs], w.shape[inputs] // groups[inputs], *w.shape[1 + inputs :])
-    over = (3,) if dtype == "int4" else (1, 3)
-    scales = jnp.max(jnp.abs(parts), axis=over, keepdims=True) / (LARGEST[dtype] + 0.5)
+    values, scales = rounded(parts, (3,) if dtype == "int4" else (1, 3), dtype)
+    return Quantised(values.reshape(w.shape), scales.reshape(groups))
+
+
+def rounded(x: jax.Array, over: tuple[int, ...], dtype: str) -> Quantised:
+    """`x` in int8 or int4, with one scale over all of the axes `over`, which are 1 long in the scales: Dettmers et al.
+    2023 (arXiv 2305.14314), equation 1."""
+    x, largest = x.astype(jnp.float32), LARGEST[dtype]
+    scales = jnp.max(jnp.abs(x), axis=over, keepdims=True) / (largest + 0.5)
     scales = jnp.where(scales == 0, 1.0, scales)
-    largest = LARGEST[dtype]
-    values = jnp.clip(jnp.round(parts / scales), -largest - 1, largest).astype(dtype).reshape(w.shape)
-    return Quantised(values, scales.reshape(groups))
+    return Quantised(jnp.clip(jnp.round(x / scales), -largest - 1, largest).astype(dtype), scales)
 
 
 def _groups(shape: tuple[int, ...], inputs: int, dtype: str) -> tuple[int, ...]:

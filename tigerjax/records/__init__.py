@@ -5,7 +5,7 @@ from tigerjax.records.block import READING, FileBlock, Reading, TextUnit
 from tigerjax.records.dialogue import with_system
 from tigerjax.records.document import as_document
 from tigerjax.records.fields import DENIED_SOURCES, blank, checked_weight, denied, finite_number, refuse_denied
-from tigerjax.records.formats import Files, blocks, format_of, output_name, read, read_block, reading_of
+from tigerjax.records.formats import Files, blocks, format_of, left_out, output_name, read, read_block, reading_of
 from tigerjax.records.ids import (
     Identity,
     Ids,
@@ -65,6 +65,7 @@ __all__ = [
     "identity",
     "ids_of",
     "inputs_config",
+    "left_out",
     "note",
     "numbered",
     "output_name",

@@ -10,6 +10,7 @@
     *.arrow, *.feather                    each row is a record; Arrow's stream format or its file format
     *.tfrecord*                           tf.train.Example, one string a feature, or a JSON object a record
     *.array_record*, *.arrayrecord*       the same
+    *.seqio                               names a SeqIO task: each of its examples is a record
     *.warc, *.wet                         web archives: each page is a document
     a folder with state.json              what `save_to_disk` of the `datasets` library writes
     a folder with dataset_dict.json       the same with several splits, of which "train" is read
@@ -22,14 +23,15 @@ with another name is JSONL when its first character is {, else plain text; it is
 import functools
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, MutableMapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from tigerjax.errors import DataError
 from tigerjax.files import jsonl, packed, paths
-from tigerjax.records import columnar, tensorflow_files, text_files, web_archives
+from tigerjax.records import columnar, seqio_tasks, tensorflow_files, text_files, web_archives
 from tigerjax.records.block import READING, FileBlock, Reading
+from tigerjax.records.notes import DAMAGED
 
 
 class Format(NamedTuple):
@@ -48,6 +50,9 @@ class Format(NamedTuple):
     """These mark the format wherever they stand in the name, as in x.tfrecord-00000-of-00001."""
     folder: tuple[str, ...] = ()
     """The format is a folder that holds one of these files."""
+    of_others: bool = False
+    """The records were written by servers everywhere: one that cannot be read is left out and counted by every stage,
+    where a broken record of another format stops all but `clean`."""
     compressed: tuple[str, ...] = ()
     """The compressions of the whole file that are read: .zst, .gz, .xz."""
 
@@ -81,7 +86,10 @@ FORMATS = (
     Format(columnar.arrow, columnar.parse_row, endings=(".arrow", ".feather")),
     Format(tensorflow_files.tfrecords, tensorflow_files.parse_record, inside=(".tfrecord",), compressed=(".gz",)),
     Format(tensorflow_files.array_records, tensorflow_files.parse_record, inside=(".array_record", ".arrayrecord")),
-    Format(web_archives.web_records, web_archives.parse_page, endings=(".warc", ".wet"), compressed=ANY),
+    Format(seqio_tasks.examples, seqio_tasks.parse_example, endings=(seqio_tasks.ENDING,)),
+    Format(
+        web_archives.web_records, web_archives.parse_page, endings=(".warc", ".wet"), compressed=ANY, of_others=True
+    ),
     Format(columnar.dataset, columnar.parse_row, columnar.cut_dataset, folder=(columnar.STATE, columnar.SPLITS)),
     Format(tensorflow_files.tfds_rows, tensorflow_files.parse_tfds, folder=(tensorflow_files.TFDS_INFO,)),
 )
@@ -204,6 +212,15 @@ def _parsed(
             on_bad(error, given if isinstance(given, bytes) else json.dumps(given, default=str).encode() + b"\n")
         else:
             yield number, record, given
+
+
+def left_out(block: FileBlock, counts: MutableMapping[str, int]) -> jsonl.OnBad | None:
+    """For `read_block`: counts records that cannot be read, where the format is one of which they are left out."""
+
+    def count(error: DataError, given: bytes) -> None:
+        counts[DAMAGED] = counts.get(DAMAGED, 0) + 1
+
+    return count if format_of(block.path, block.reading).of_others else None
 
 
 def read_block(block: FileBlock, *, on_bad: jsonl.OnBad | None = None) -> Iterator[tuple[int, jsonl.Record, bytes]]:

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from tigerjax.errors import ConfigError, DataError
 from tigerjax.files import manifest, paths
@@ -19,6 +20,7 @@ from tigerjax.records.formats import (
 from tigerjax.records.hub import hub_files, on_hub
 from tigerjax.records.ids import Ids
 from tigerjax.records.notes import note, shown
+from tigerjax.records.seqio_tasks import depends_on, is_task_file
 from tigerjax.records.tensorflow_files import tfds_folder
 
 Paths = str | Path | Iterable[str | Path]
@@ -39,10 +41,13 @@ def ids_of(patterns: Paths) -> Ids:
     return patterns.ids if isinstance(patterns, Inputs) else "auto"
 
 
-def inputs_config(patterns: Paths) -> dict[str, str]:
-    """The entries of a stage's config for what changes its records: `ids_of` and the text unit; none for defaults."""
+def inputs_config(patterns: Paths) -> dict[str, Any]:
+    """The entries of a stage's config for what changes its records and is no byte of a file: `ids_of`, the text unit,
+    and what SeqIO tasks depend on; none for defaults."""
     unit = reading_of(patterns).text_unit
-    ids: dict[str, str] = {} if ids_of(patterns) == "auto" else {"ids": ids_of(patterns)}
+    ids: dict[str, Any] = {} if ids_of(patterns) == "auto" else {"ids": ids_of(patterns)}
+    given = [patterns] if isinstance(patterns, str | Path) else patterns
+    ids |= depends_on(paths.of(pattern) for pattern in given if is_task_file(Path(pattern)))
     return ids if unit == READING.text_unit else ids | {"text_unit": unit}
 
 
@@ -67,6 +72,10 @@ def expand(patterns: Paths) -> Files:
         if not matches:
             raise DataError(f"{pattern}: no such file; name a file, or a pattern that matches one")
         for path in matches:
+            if is_task_file(path) and path != paths.of(pattern):
+                raise ConfigError(
+                    f"{path} names a SeqIO task, whose code would run; leave it out, or give its own name"
+                )
             files += _of_stage(path) or [path]
     if twice := [path for path, times in Counter(files).items() if times > 1]:
         raise ConfigError(f"input {twice[0]} is given twice; give it once")

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, MutableMapping
 
 from tigerjax.terminal import tell as to_terminal
 
-TRIMMED, NUMBERED, RENAMED = "trimmed", "numbered", "renamed"
+TRIMMED, NUMBERED, RENAMED, DAMAGED = "trimmed", "numbered", "renamed", "damaged_pages"
 """Names of the counts of what happens to records while they are read."""
 UNREAD = "unread "
 """Begins the name of the count of examples with a field that has no form here; the field's name follows."""
@@ -17,6 +17,7 @@ SAID = {
     TRIMMED: "dialogues began with an answer or ended with a question, and were cut to whole pairs",
     NUMBERED: "records without an id are equal to an earlier one; their ids are numbered, as ID-000002",
     RENAMED: "records have the id of a record in another file; their ids became FILE:ID",
+    DAMAGED: "pages of web archives cannot be decoded, and are left out",
 }
 
 

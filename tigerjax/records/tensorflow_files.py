@@ -182,20 +182,21 @@ def tfds_rows(block: FileBlock, on_bytes: jsonl.OnBytes | None = None) -> Iterat
 
 def parse_tfds(where: str, row: dict[str, Any]) -> jsonl.Record:
     """A row of a TFDS dataset as a record; the fields of its column `json` stand beside the others."""
-    record = {name: _plain(f"{where}, field {name!r}", value) for name, value in row.items()}
+    record = {name: plain_value(f"{where}, field {name!r}", value) for name, value in row.items()}
     others = record.pop(JSON_COLUMN, None)
     return record | (jsonl.parse(where, others) if others else {})
 
 
-def _plain(where: str, value: Any) -> Any:
+def plain_value(where: str, value: Any) -> Any:
+    """A value of TensorFlow as JSON has it: bytes become text. DataError for bytes that are none, or inf and nan."""
     if isinstance(value, bytes):
         return jsonl.decode(where, value)
     if isinstance(value, dict):  # a Sequence of features comes as one dict of lists
-        columns = {name: _plain(where, column) for name, column in value.items()}
+        columns = {name: plain_value(where, column) for name, column in value.items()}
         return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
     if hasattr(value, "tolist"):
         value = value.tolist()
-        return [_plain(where, v) for v in value] if isinstance(value, list) else _plain(where, value)
+        return [plain_value(where, v) for v in value] if isinstance(value, list) else plain_value(where, value)
     if isinstance(value, float) and not math.isfinite(value):
         raise jsonl.not_finite(where, value)
     return value

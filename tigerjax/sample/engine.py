@@ -198,24 +198,25 @@ def answers(
     if not buckets:
         return
 
-    model, stacks = ready(model)
+    model, form = ready(model)
     draw = slots.Draw(sampling.temperature, sampling.top_p, sampling.top_k, tuple(sorted(ends)))
-    decode = _Decode(model, stacks, sampling, draw, batching, stats)
+    decode = _Decode(model, form, sampling, draw, batching, stats)
     for length in sorted(buckets):
         yield from decode.run(buckets[length], length)
 
 
-def ready(model: Loaded) -> tuple[Loaded, int]:
+def ready(model: Loaded) -> tuple[Loaded, kv.Form]:
     """The model with its weights as decoding reads them: in the dtype of the products and on the device, once and not
-    once a token. The number is of the stacks that its layers are in (`tigerjax.model.cache.unstack`)."""
+    once a token. The form is that of its cache, with the stacks that its layers are in
+    (`tigerjax.model.cache.unstack`)."""
     if isinstance(model.weights["layers"], tuple):  # this was done already
-        return model, len(model.weights["layers"])
+        return model, kv.Form(len(model.weights["layers"]), model.cache_dtype)
     weights = jax.tree.map(
         lambda w: w if is_quantised(w) else jnp.asarray(w, model.compute.dtype), model.weights, is_leaf=is_quantised
     )
     apart = model.mesh is None and jax.default_backend() == "cpu"
     weights, stacks = (kv.unstack(weights), model.config.num_layers) if apart else (weights, 1)
-    return dataclasses.replace(model, weights=weights), stacks
+    return dataclasses.replace(model, weights=weights), kv.Form(stacks, model.cache_dtype)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -223,8 +224,8 @@ class _Decode:
     """Decodes the prompts of one bucket after the other."""
 
     model: Loaded
-    """Its weights are in the dtype of the products, and in `stacks` parts (see `decode.unstack`)."""
-    stacks: int
+    """Its weights are as `ready` gives them."""
+    form: kv.Form
     sampling: SamplingConfig
     draw: slots.Draw
     batching: Batching
@@ -234,7 +235,7 @@ class _Decode:
         """(prompt, its candidates) as prompts are finished; `length` is the bucket of the prompts."""
         stats, n, answer = self.stats, self.sampling.n, self.sampling.max_new_tokens
         model, R, P = self.model, self.batching.rows, self.batching.prompts
-        state = slots.empty(model.config, model.compute, R, length + answer, answer, model.mesh, self.stacks)
+        state = slots.empty(model.config, model.compute, R, length + answer, answer, model.mesh, self.form)
         waiting = deque((place, k) for place in range(len(prompts)) for k in range(n))
         prefilled, prefill = -1, None  # the batch of prompts whose candidates are being started
         owners: dict[int, tuple[int, int]] = {}  # slot -> (place, k)

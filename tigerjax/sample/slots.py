@@ -121,20 +121,16 @@ def empty(
     length: int,
     answer: int,
     mesh: Mesh | None,
-    stacks: int = 1,
+    form: kv.Form = kv.PLAIN,
     top: int = 0,
 ) -> Slots:
     """`rows` free slots for prompts and answers of up to `length` tokens together, of which `answer` are in tokens_RT.
-    The cache is in `stacks`; `top` is how many of the most probable tokens there is room for."""
-    L, K, H, S = config.num_layers // stacks, config.num_kv_heads, config.head_dim, length
+    `form` is that of the cache; `top` is how many of the most probable tokens there is room for."""
+    shape_LBKHS = config.num_layers, rows, config.num_kv_heads, config.head_dim, length
 
     def make() -> Slots:
-        lengths_R = jnp.zeros(rows, jnp.int32)
-        keys, values = (
-            tuple(jnp.zeros((L, rows, K, *last), compute.dtype) for _ in range(stacks)) for last in ((H, S), (S, H))
-        )
         return Slots(
-            cache=kv.Cache(keys, values, lengths_R),
+            cache=kv.empty(shape_LBKHS, compute.dtype, form),
             keys_R=jax.random.split(jax.random.key(0, impl="threefry2x32"), rows),
             token_R=jnp.zeros(rows, jnp.int32),
             left_R=jnp.zeros(rows, jnp.int32),
@@ -149,7 +145,7 @@ def empty(
         )
 
     # Made in its shardings, so that no device ever holds the whole cache.
-    return make() if mesh is None else jax.jit(make, out_shardings=shardings(mesh, stacks, top))()
+    return make() if mesh is None else jax.jit(make, out_shardings=shardings(mesh, form.stacks, top))()
 
 
 def shardings(mesh: Mesh, stacks: int = 1, top: int = 0) -> Slots:
@@ -173,15 +169,12 @@ def resized(slots: Slots, *, length: int, mesh: Mesh | None) -> Slots:
     """The slots with a cache of `length` tokens for each row. No live row may be longer than that."""
     traced[0] += 1
 
-    def fit(cache: jax.Array, axis: int) -> jax.Array:
+    def fit(axis: int, cache: jax.Array) -> jax.Array:
         if (more := length - cache.shape[axis]) <= 0:
             return jax.lax.slice_in_dim(cache, 0, length, axis=axis)
         return jnp.pad(cache, [(0, more if place == axis else 0) for place in range(cache.ndim)])
 
-    keys, values = (
-        tuple(fit(one, axis) for one in stacks) for stacks, axis in ((slots.cache.keys, 4), (slots.cache.values, 3))
-    )
-    return _pin(slots._replace(cache=slots.cache._replace(keys=keys, values=values)), mesh)
+    return _pin(slots._replace(cache=kv.over_tokens(fit, slots.cache)), mesh)
 
 
 @functools.partial(jax.jit, static_argnames=("config", "compute"))
@@ -219,17 +212,12 @@ def fill(
 
     # The slot's last candidate left keys and values after the prompt's. They are never read: they are past the row's
     # length.
-    cache = kv.Cache(
-        keys=tuple(
-            old_LRKHS.at[:, slot_C, :, :, :T].set(new_LBKHS[:, prompt_C, :, :, :T], mode="drop")
-            for old_LRKHS, new_LBKHS in zip(slots.cache.keys, prompts.keys, strict=True)
-        ),
-        values=tuple(
-            old_LRKSH.at[:, slot_C, :, :T].set(new_LBKSH[:, prompt_C, :, :T], mode="drop")
-            for old_LRKSH, new_LBKSH in zip(slots.cache.values, prompts.values, strict=True)
-        ),
-        lengths_B=put(slots.cache.lengths_B, prompts.lengths_B[prompt_C]),
-    )
+    def begin(axis: int, old: jax.Array, new: jax.Array) -> jax.Array:
+        upto = (slice(None),) * (axis - 2) + (slice(T),)
+        return old.at[:, slot_C, *upto].set(new[:, prompt_C, *upto], mode="drop")
+
+    cache = kv.over_tokens(begin, slots.cache, kv.in_form_of(prompts, slots.cache))
+    cache = cache._replace(lengths_B=put(slots.cache.lengths_B, prompts.lengths_B[prompt_C]))
     tokens_CT = jnp.zeros((len(slot_C), slots.tokens_RT.shape[1]), jnp.int32)
     filled = Slots(
         cache=cache,

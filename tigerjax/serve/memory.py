@@ -15,43 +15,41 @@ import numpy as np
 from jax.sharding import Mesh
 
 from tigerjax import mesh as mesh_axes
-from tigerjax.config import ComputeConfig, ModelConfig
 from tigerjax.model import cache as kv
 
 
 class Memory:
     """Blocks on the device, and their names on the host."""
 
-    def __init__(self, config: ModelConfig, compute: ComputeConfig, mesh: Mesh | None, *, chunk: int, size: int):
-        """`size` is how many bytes there may be. Fewer than a block takes: nothing is kept."""
+    def __init__(self, like: kv.Cache, mesh: Mesh | None, *, chunk: int, size: int):
+        """Takes the room for at most `size` bytes on the device, held as `like` is. Fewer than a block takes: nothing
+        is kept."""
         self.chunk, self._mesh = chunk, mesh
-        heads, H = config.num_layers * config.num_kv_heads, config.head_dim
-        self.block_bytes = 2 * heads * H * chunk * jnp.dtype(compute.dtype).itemsize
+        self.block_bytes = sum(
+            one.nbytes // (one.shape[1] * slots) * chunk
+            for part, slots in ((like.keys, like.keys[0].shape[4]), (like.values, like.values[0].shape[3]))
+            for one in jax.tree.leaves(part)
+        )
         self.blocks = size // self.block_bytes
         self.hits = self.misses = 0
         """Blocks of prompts that were found, and that were not."""
         self._at: OrderedDict[bytes, int] = OrderedDict()
         self._free = list(range(self.blocks))
-        self._held: kv.Cache | None = None
+        self._held = self._room(like) if self.blocks else None
 
-    def make(self, like: kv.Cache) -> None:
-        """Takes the room on the device, in stacks of layers as those of `like`."""
-        if not self.blocks:
-            return
+    def _room(self, like: kv.Cache) -> kv.Cache:
+        def of(axis: int, one: jax.Array) -> jax.Array:
+            shape = list(one.shape)
+            shape[1], shape[axis] = self.blocks, self.chunk
+            return jnp.zeros(shape, one.dtype)
 
         def room() -> kv.Cache:
-            def of(one: jax.Array, axis: int) -> jax.Array:
-                shape = list(one.shape)
-                shape[1], shape[axis] = self.blocks, self.chunk
-                return jnp.zeros(shape, one.dtype)
-
-            keys, values = tuple(of(a, 4) for a in like.keys), tuple(of(a, 3) for a in like.values)
-            return kv.Cache(keys, values, jnp.zeros(0, jnp.int32))
+            return kv.over_tokens(of, like)._replace(lengths_B=jnp.zeros(0, jnp.int32))
 
         if self._mesh is None:
-            self._held = room()
-        else:
-            self._held = jax.jit(room, out_shardings=_shardings(self._mesh, len(like.keys), "kept"))()
+            return room()
+        made: kv.Cache = jax.jit(room, out_shardings=_shardings(self._mesh, len(like.keys), "kept"))()
+        return made
 
     def known(self, ids: Sequence[int]) -> int:
         """How many of a prompt's first tokens are kept. Its last token does not count: the model must read that one."""
@@ -139,7 +137,7 @@ def _copied(
     """`into` with one block of the source. `at` and `to` are the row and the slot in each of the two."""
     chunk = min(into.keys[0].shape[4], source.keys[0].shape[4])
 
-    def move(new: jax.Array, old: jax.Array, axis: int) -> jax.Array:
+    def move(axis: int, new: jax.Array, old: jax.Array) -> jax.Array:
         def starts(row: jax.Array, slot: jax.Array) -> list[jax.Array]:
             place = [jnp.int32(0)] * 5
             place[1], place[axis] = row, slot
@@ -149,6 +147,4 @@ def _copied(
         size[1], size[axis] = 1, chunk
         return jax.lax.dynamic_update_slice(new, jax.lax.dynamic_slice(old, starts(*at), size), starts(*to))
 
-    keys = tuple(move(new, old, 4) for new, old in zip(into.keys, source.keys, strict=True))
-    values = tuple(move(new, old, 3) for new, old in zip(into.values, source.values, strict=True))
-    return into._replace(keys=keys, values=values)
+    return kv.over_tokens(move, into, source)

@@ -15,7 +15,16 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from tigerjax.checkpoint.files import FOLDER, META
-from tigerjax.checkpoint.loaded import Loaded, Quantise, check_fits, check_kind, load, quantised
+from tigerjax.checkpoint.loaded import (
+    Loaded,
+    Quantise,
+    check_fits,
+    check_kind,
+    check_rounding,
+    load,
+    quantised,
+    rounding_rows,
+)
 from tigerjax.checkpoint.model import content_sha256
 from tigerjax.checkpoint.stored import StoredModel, open_model
 from tigerjax.config import FLOAT32
@@ -37,6 +46,8 @@ def open_to_talk(
     tokenizer: Path | None = None,
     dtype: Literal["float32", "bfloat16"] | None = None,
     quantise: Quantise | None = None,
+    cache_dtype: Quantise | None = None,
+    rounding_text: Path | None = None,
     mesh: Mesh | None = None,
     reward: bool = False,
 ) -> Loaded:
@@ -44,15 +55,22 @@ def open_to_talk(
 
     `tokenizer` None takes the one that the model was trained with, which its run's config or its folder of Hugging Face
     holds. `dtype` is the type of its products; None takes that of the run, and float32 for an import. `quantise` holds
-    the matrices of its layers in 8 bits. With `reward` a reward model is opened, and no language model.
+    the matrices of its layers in 8 bits, `cache_dtype` the keys and values of what it reads and draws.
+    `rounding_text` is a file with text for which the matrices are rounded, in place of to nearest. With `reward` a
+    reward model is opened, and no language model.
 
     Raises ConfigError where the tokenizer is not known or not the model's, and DataError where there is no model.
     """
     from tigerjax.tokenizer.load import Tokenizer
 
+    def held(loaded: Loaded) -> Loaded:
+        rows_BT = None if rounding_text is None else rounding_rows(rounding_text, loaded.tokenizer)
+        return quantised(loaded, quantise, cache_dtype, rows_BT)
+
+    check_rounding(quantise, rounding_text)
     path = _last_round(paths.of(path))
     if _is_hugging_face(path):
-        return quantised(_of_hugging_face(path, tokenizer, dtype, mesh, reward), quantise)
+        return held(_of_hugging_face(path, tokenizer, dtype, mesh, reward))
     stored = open_model(path)
     check_kind(stored, where=path, reward=reward)  # before its tokenizer, which a reward model need not name
     config: dict[str, str] = {}
@@ -62,7 +80,7 @@ def open_to_talk(
     named_dtype: Any = dtype or config.get("compute.dtype", "float32")
     compute = dataclasses.replace(FLOAT32, dtype=named_dtype)
     named = tokenizer or _own_tokenizer(path, stored, config.get("data.tokenizer"))
-    return quantised(load(path, Tokenizer(named), compute=compute, mesh=mesh, reward=reward), quantise)
+    return held(load(path, Tokenizer(named), compute=compute, mesh=mesh, reward=reward))
 
 
 def _last_round(path: Any) -> Any:

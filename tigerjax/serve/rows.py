@@ -61,7 +61,7 @@ class Rows:
     """One prompt and R answers on the device. Nothing here waits, but `advance`."""
 
     def __init__(self, model: Loaded, batching: ServeBatching):
-        self.model, self.stacks = ready(model)
+        self.model, form = ready(model)
         self.chunk, self.context = batching.chunk, batching.context_of(model)
         self.slots = batching.slots_on(model.mesh)
         self.reasons = encoding.stops(model.tokenizer, chat=True)
@@ -70,12 +70,11 @@ class Rows:
         self.reaches = reaches(self.context, self.chunk)
         R, P = self.slots, mesh_axes.row_ways(mesh)
         self.top = min(TOP, config.vocab_size)
-        self._state = slots.empty(config, compute, R, self.reaches[0], WINDOW + 1, mesh, self.stacks, self.top)
+        self._state = slots.empty(config, compute, R, self.reaches[0], WINDOW + 1, mesh, form, self.top)
         # A mesh splits rows, so there are as many rows as devices that share them; the first one is used.
-        prompt = slots.empty(config, compute, P, self.reaches[-1], 1, mesh, self.stacks).cache
+        prompt = slots.empty(config, compute, P, self.reaches[-1], 1, mesh, form).cache
         self._prompt, self._logits = prompt, None
-        self.memory = Memory(config, compute, mesh, chunk=batching.chunk, size=int(batching.kept_mb * 1e6))
-        self.memory.make(prompt)
+        self.memory = Memory(prompt, mesh, chunk=batching.chunk, size=int(batching.kept_mb * 1e6))
         self._settings = _Settings(R, len(self.reasons) + STOPS)
         self.steps = 0
 

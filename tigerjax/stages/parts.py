@@ -77,7 +77,7 @@ def parts(block: records.FileBlock, way: records.Way, counts: Counter[str]) -> I
             raise DataError(f"{block.path}: more than {PARTS_A_BLOCK} x {sizes.BLOCK_BYTES} bytes; split the file")
         return block.number * PARTS_A_BLOCK + made, sorted(held, key=lambda d: d.identity)
 
-    for number, record, line in records.read_block(block):
+    for number, record, line in records.read_block(block, on_bad=records.left_out(block, counts)):
         held.append(_document((number, record, line), f"{block.path}:{number}", way, counts))
         size += len(line)
         if size >= sizes.BLOCK_BYTES:

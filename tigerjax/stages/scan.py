@@ -53,6 +53,8 @@ def scan_block(scan: Scan, work: Path, way: records.Way, block: records.FileBloc
         about = {"part": number, "path": str(block.path), "records": len(documents), "changed": dict(counts)}
         counts.clear()
         out.append(about | figures)
+    if out and counts:  # of records behind the last part
+        out[-1]["changed"] = dict(Counter(out[-1]["changed"]) + counts)
     return out
 
 

@@ -29,7 +29,13 @@ def write(
     write_page(path, "Cleaning", pages.Table(["rule", "records or texts", "what it does"], rows), samples)
 
 
-def write_page(path: Path, title: str, counted: pages.Table, samples: Mapping[str, Sequence[tuple[str, str]]]) -> None:
-    """Writes a page with a table of counts, and pairs (before, after) of texts by name."""
+def write_page(
+    path: Path,
+    title: str,
+    counted: pages.Table,
+    samples: Mapping[str, Sequence[tuple[str, str]]],
+    more: Mapping[str, pages.Table] | None = None,
+) -> None:
+    """Writes a page with a table of counts, `more` tables by name, and pairs (before, after) of texts by name."""
     tables = {name: pages.Table(["before", "after"], pairs) for name, pairs in sorted(samples.items())}
-    pages.write(path, "text/cleaning.html", title=title, counted=counted, samples=tables)
+    pages.write(path, "text/cleaning.html", title=title, counted=counted, more=more or {}, samples=tables)

@@ -61,6 +61,8 @@ class DocumentStage:
     """Runs the stage's steps, the last of which calls `decided` for each part; returns what that returned."""
     figures: Callable[[dict[str, int]], dict[str, Any]] = dict
     """The figures for the manifest, made of the sums of what the parts returned."""
+    tables: Callable[[dict[str, Any]], Mapping[str, pages.Table]] = lambda figures: {}
+    """Further tables of the report, made of the figures, by their names."""
     inputs: tuple[Path, ...] = ()
     """Files that are read beside the documents."""
 
@@ -166,7 +168,8 @@ def run_stage(
         run.figures = {**stage.figures(dict(sorted(totals.items()))), **scan.changed(scanned)}
         rows = [[name, number(run.counts[name])] for name in ("in", "out")] + [["dropped", number(dropped)]]
         rows += [[name, str(value)] for name, value in run.figures.items() if isinstance(value, int | float)]
-        cleaning_page.write_page(run.tmp / "report.html", stage.title, pages.Table(["figure", "value"], rows), pairs)
+        counted, more = pages.Table(["figure", "value"], rows), stage.tables(run.figures)
+        cleaning_page.write_page(run.tmp / "report.html", stage.title, counted, pairs, more)
         samples.write(run.tmp / "samples.json", pairs)
         run.figures |= records.speed(paths, time.perf_counter() - started, runner.cores())
     return run.manifest or {}

@@ -11,9 +11,8 @@ A scorer of one's own is MODULE:FUNCTION, which takes a list of texts and return
 import functools
 import importlib
 import inspect
-import itertools
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +21,8 @@ import numpy as np
 from tigerjax import records
 from tigerjax.errors import ConfigError, DataError
 from tigerjax.files import manifest, paths
-from tigerjax.stages import parts, scan
-from tigerjax.stages.runner import Runner
-from tigerjax.text.document_stage import Corpus, DocumentStage, decided, documents_of, run_stage
+from tigerjax.stages import parts
 from tigerjax.text.grams import run_hashes
-from tigerjax.text.samples import Samples
 
 SLOTS = 1 << 18
 RUNS = (2, 3)
@@ -41,8 +37,6 @@ LEAST_EXAMPLES = 10
 VERSION = 1
 MODEL = "model.npy"
 DIGITS = 4
-TOGETHER = 256
-"""Texts that a scorer gets at one time."""
 Scorer = Callable[[Sequence[str]], Sequence[float]]
 
 
@@ -187,71 +181,11 @@ def scorer(name: str) -> Scorer:
     return lambda texts: [_score(model, features(text)) for text in texts]
 
 
-def _inputs(name: str) -> tuple[Path, ...]:
+def scorer_files(name: str) -> tuple[Path, ...]:
     """The files that decide the scores: those of the model, or the module of the function."""
     scores = scorer(name)
     if ":" in name and not paths.on_bucket(name):
         source = inspect.getsourcefile(inspect.unwrap(scores))
         return (Path(source),) if source else ()
+    manifest.refuse_changed([paths.of(name) / MODEL])
     return (paths.of(name) / MODEL,)
-
-
-def _nothing(work: Path, number: int, documents: list[parts.Document]) -> dict[str, Any]:
-    return {}
-
-
-def _score_part(work: Path, shards: int, name: str, least: float, number: int) -> dict[str, Any]:
-    drawn, figures = Samples(), Counter[str]()
-
-    def found() -> Iterator[tuple[int, records.Record | None]]:
-        for place, record, given in _scored(documents_of(work, number), name):
-            score = float(given)
-            if not 0 <= score <= 1:
-                raise DataError(f"record {record['id']!r}: scorer {name} gave {score}; a score is from 0 to 1")
-            score = round(score, DIGITS)
-            tenth = f"{min(int(score * 10), 9) / 10}"
-            figures[tenth] += 1
-            drawn.add(f"score {tenth}", record["id"], record["text"], f"score {score}")
-            meta = record.get("meta")
-            meta = {**meta} if isinstance(meta, dict) else {} if meta is None else {"meta": meta}
-            yield place, None if score < least else {**record, "meta": meta | {"quality": score}}
-
-    return {**decided(work, number, found(), drawn), **figures}
-
-
-def _scored(documents: Iterator[tuple[int, records.Record]], name: str) -> Iterator[tuple[int, records.Record, float]]:
-    """(place, document, score), of which TOGETHER are scored at one time."""
-    scores = scorer(name)
-    while group := list(itertools.islice(documents, TOGETHER)):
-        made = list(scores([record["text"] for _, record in group]))
-        if len(made) != len(group):
-            raise DataError(f"scorer {name} gave {len(made)} scores for {len(group)} texts; one for each is needed")
-        yield from ((place, record, score) for (place, record), score in zip(group, made, strict=True))
-
-
-def _decide(name: str, least: float, corpus: Corpus) -> list[dict[str, Any]]:
-    return corpus.by_part(_score_part, "score", name, least)
-
-
-def _figures(totals: dict[str, int]) -> dict[str, Any]:
-    return {"by_score": {name: count for name, count in totals.items() if name[0].isdigit()}}
-
-
-def score_files(
-    inputs: Sequence[str | Path],
-    model: str | Path,
-    out: str | Path,
-    *,
-    least: float = 0.0,
-    runner: Runner | None = None,
-) -> dict[str, Any]:
-    """Writes the score of each document to its `meta.quality`, and drops those below `least`; returns the manifest.
-
-    `model` is a folder of `train`, or MODULE:FUNCTION. The figure `by_score` counts documents by the tenth of their
-    scores. Raises DataError for an SFT example, and for a function that returns no number from 0 to 1.
-    """
-    name = str(model)
-    config = {"model": name if ":" in name else "", "least": least, "version": VERSION}
-    decide = functools.partial(_decide, name, least)
-    stage = DocumentStage("quality_score", "Quality", config, _nothing, decide, _figures, _inputs(name))
-    return run_stage(stage, inputs, out, shards=scan.SHARDS, runner=runner)

@@ -12,6 +12,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from tigerjax.checkpoint.arrays import restore
 from tigerjax.checkpoint.files import (
     META,
     building,
@@ -179,12 +180,6 @@ class Checkpointer:
 
 
 def _read(path: Path, abstract: TrainState) -> dict[str, Any]:
-    """{"weights", "opt_state"} of a checkpoint, in the shardings of `abstract`. No host waits for another, as Orbax's
-    Checkpointer would: where one cannot read its part, the others are told."""
-    arrays, orbax = {}, handler()
-    for room in ("weights", "opt_state"):
-        tree = getattr(abstract, room)
-        wanted = ocp.args.PyTreeRestore(tree, restore_args=ocp.checkpoint_utils.construct_restore_args(tree))
-        arrays[room] = orbax.restore(path / room, args=wanted)
-    orbax.close()
-    return arrays
+    """{"weights", "opt_state"} of a checkpoint, in the shardings of `abstract`. No host waits for another: where one
+    cannot read its part, the others are told."""
+    return {room: restore(path / room, getattr(abstract, room)) for room in ("weights", "opt_state")}

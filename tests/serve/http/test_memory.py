@@ -1,42 +1,21 @@
 """Ten thousand requests leave no memory behind."""
 
-import gc
 from pathlib import Path
 
 import pytest
 
+ROOT = Path(__file__).resolve().parents[3]
 REQUESTS = 10_000
 MOST_GROWTH = 32e6
 """Bytes between the middle and the end. What is kept of each request would be some kilobytes, so 5,000 of them more
 than this; an allocator's own swings are below it."""
 
 
-def resident() -> float:
-    """Bytes of this process that lie in memory."""
-    gc.collect()
-    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096.0
-
-
 @pytest.mark.slow
-def test_memory_is_flat_over_ten_thousand_requests(live):
-    """A long text in each, half of them refused, a tenth of them streams that the client leaves in their midst."""
+def test_memory_is_flat_over_ten_thousand_requests(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks" / "speed"))
+    from server_memory import TENTHS, watched
 
-    def asked(k: int) -> None:
-        body = {"messages": [{"role": "user", "content": f"{k:05d}" + "x" * 60}], "max_tokens": 2}
-        if k % 10 == 0:
-            with live.http.stream("POST", "/v1/chat/completions", json=body | {"stream": True}) as stream:
-                next(stream.iter_raw())
-        elif k % 2 == 0:
-            assert live.post("/v1/chat/completions", json=body).status_code == 200
-        else:
-            wrong = {"messages": [{"role": "user", "content": "x" * 4000}], str(k): 1}
-            refused = live.post("/v1/chat/completions", json=wrong)
-            assert refused.status_code == 400
-
-    for k in range(REQUESTS // 2):
-        asked(k)
-    middle = resident()
-    for k in range(REQUESTS // 2, REQUESTS):
-        asked(k)
-    grown = resident() - middle
-    assert grown < MOST_GROWTH, grown
+    found = watched(REQUESTS)
+    assert found.statuses == {"200": REQUESTS // 2, "400": 4 * REQUESTS // 10, "left": REQUESTS // 10}
+    assert found.rss_bytes[-1] - found.rss_bytes[TENTHS // 2] < MOST_GROWTH, found.rss_bytes

@@ -10,11 +10,11 @@ from typing import Any
 
 from tigerjax.align.answers import Answer
 from tigerjax.align.rewards.given import FUNCTION
-from tigerjax.data import fingerprint
-from tigerjax.data.fingerprint import Fingerprint
 from tigerjax.errors import USERS, ConfigError, DataError, TigerjaxError, line_in, of_user
 from tigerjax.files.foreign import shown
 from tigerjax.processes import hosts
+from tigerjax.records import fingerprint
+from tigerjax.records.fingerprint import Fingerprint
 from tigerjax.terminal import one_line
 
 Function = Callable[[Sequence[Answer]], Sequence[float | None]]

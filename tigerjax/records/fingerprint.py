@@ -77,7 +77,7 @@ def inputs_of(task: Any, config: dict[str, Any]) -> list[Path]:
         config["made"] = time.time_ns()
         tell(
             f"source {task.name}: nothing says which files this SeqIO task reads, so its rows are made again; set"
-            " `inputs = [FILE, …]` on its function (tigerjax/data/fingerprint.py)"
+            " `inputs = [FILE, …]` on its function (tigerjax/records/fingerprint.py)"
         )
     return made.files
 
@@ -168,7 +168,8 @@ class _Walk:
             return
         self.modules[name] = manifest.sha256(file)
         for value in list(vars(module).values()):
-            other = value.__name__ if isinstance(value, types.ModuleType) else getattr(value, "__module__", None)
+            # A module that is loaded late may have no name yet.
+            other = getattr(value, "__name__" if isinstance(value, types.ModuleType) else "__module__", None)
             if isinstance(other, str):
                 self._module(other)
 

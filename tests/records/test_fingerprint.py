@@ -6,9 +6,11 @@ import sys
 import numpy as np
 import pytest
 
-from tigerjax.data import fingerprint, mixture, tasks
+from tigerjax.data import mixture, tasks
 from tigerjax.data.caching import Caching
 from tigerjax.files import manifest
+from tigerjax.records import fingerprint
+from tigerjax.records.seqio_tasks import import_modules
 from tigerjax.records.tf import start
 
 L = 16
@@ -59,7 +61,7 @@ def tokens(work, folder):
     """The first token of each row that is cached, as a new process would find it."""
     for name in ("module_of_mine", "numbers_of_mine"):
         sys.modules.pop(name, None)
-    mixture.import_modules(["module_of_mine"])
+    import_modules(["module_of_mine"], "data.modules")
     mixture.add_mixture("of_mine", {"mine": 1.0})
     (place,) = mixture.cache(
         "of_mine", Caching(tokenizer=work / "tokenizer", cache_dir=folder / "cache", seq_len=L)
