@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("tigerjax", "configs", "data_mixtures")
 CONFIGS = "tigerjax/quickstart/configs"
 """Where the wheel holds configs/."""
-OF_USERS = {"beam", "eval", "hf", "label", "serve", "spark"}
+OF_USERS = {"beam", "eval", "hf", "label", "language", "serve", "spark"}
 """Extras whose packages some commands import. `dev` and `bench` are for this repository only."""
 
 

@@ -217,7 +217,7 @@ def test_what_no_stage_made_is_named_by_what_it_is(tmp_path: Path):
         ([1], "a JSON list, but each line must be an object"),
         ({"loss_nats": 1.0}, "not an object with a number `step`"),
         ({"step": 1, "mfu": "<b>"}, "mfu is '<b>', not a number"),
-        ({"step": 1, "loss_nats": [2]}, "loss_nats is '[2]', not a number"),
+        ({"step": 1, "loss_nats": [2]}, "loss_nats is [2], not a number"),
         ({"step": 1, "spent_s": {"a": "b"}}, "spent_s is "),
         ({"step": 1, "shares": [1]}, "shares is "),
     ],

@@ -39,7 +39,7 @@ class Asking:
     chat: bool = False  # By the chat template, where TigerBot's evaluation did so
     batch_size: Count = 8  # Questions that are asked at one time
     quantise: Literal["int8"] | None = None  # The model's matrices in 8 bits, a scale for each output
-    rounding_text: OnDisk | None = None  # File of text for which --quantise rounds, and not to nearest
+    rounding_text: Path | None = None  # File of text for which --quantise rounds, and not to nearest
     cache_dtype: Literal["int8"] | None = None  # Keys and values of drawn answers in 8 bits, not of scored options
     allow_code_execution: bool = False  # HumanEval runs programs that the model wrote, shut in
     allow_unconfined_code: bool = False  # Also where this machine cannot shut them in

@@ -93,8 +93,8 @@ def _read(
     down_BTF = jax.nn.silu(mlp_BTD @ w["mlp"]["gate"]) * (mlp_BTD @ w["mlp"]["up"])
 
     def moment(x: jax.Array) -> jax.Array:
-        x_TI = x.reshape(-1, *x.shape[2:]).reshape(x.shape[0] * x.shape[1], -1)
-        return jnp.einsum("TI,TJ->IJ", x_TI, x_TI, preferred_element_type=jnp.float32)
+        of_tokens = x.reshape(x.shape[0] * x.shape[1], -1)
+        return jnp.matmul(of_tokens.T, of_tokens, preferred_element_type=jnp.float32)
 
     return x_BTD, {"q": moment(attn_BTD), "o": moment(heads_BTNH), "gate": moment(mlp_BTD), "down": moment(down_BTF)}
 

@@ -2,7 +2,7 @@
 
 import pytest
 from bytes_tokenizer import Bytes
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tigerjax.serve.text import AnswerText
@@ -52,6 +52,7 @@ def test_a_character_of_several_tokens_comes_whole_and_half_of_one_at_the_end():
     assert ended.text == "\ufffd" and len(ended.tokens) == 2
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.text("ab你c", max_size=30),
     st.lists(st.text("ab你", min_size=1, max_size=4), max_size=3),
