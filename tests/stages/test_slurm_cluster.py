@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from stage_runs import FILES, assert_same, documents, stages
+from stage_runs import FILES, STAGES, assert_changed, assert_same, documents, needs, stages
 
 from tigerjax.command.cli import main
 
@@ -32,7 +32,9 @@ def cluster(tmp_path_factory):
     with socket.socket() as free:  # the two ports behind it are free as well, as a rule
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
-    env = {"SLURM_CONF": str(folder / "slurm.conf"), "PYTHONPATH": str(ROOT), "SLURM_UP_PORT": port}
+    # Elements run no test's code: they import tigerjax from this checkout, and the functions of `tasks`.
+    path = os.pathsep.join([str(ROOT), str(Path(__file__).parent)])
+    env = {"SLURM_CONF": str(folder / "slurm.conf"), "PYTHONPATH": path, "SLURM_UP_PORT": port}
     before = {name: os.environ.get(name) for name in env}
     os.environ.update(env)
     try:
@@ -58,11 +60,13 @@ def corpus(tmp_path_factory):
     return documents(tmp_path_factory.mktemp("corpus"))
 
 
-@pytest.mark.parametrize("stage", ["clean", "near"])
+@pytest.mark.parametrize("stage", STAGES)
 def test_a_stage_on_slurm_writes_the_bytes_of_local(cluster, corpus, stage, tmp_path, monkeypatch):
+    needs(stage)
     monkeypatch.chdir(tmp_path)
     words = ["data", *stages(corpus)[stage], "--out"]
     assert main([*words, "local"]) == 0
+    assert_changed(tmp_path / "local")
     assert main([*words, "on-slurm", "--runner", "slurm --partition=cpu"]) == 0
     assert_same(tmp_path / "local", tmp_path / "on-slurm")
 
