@@ -134,8 +134,9 @@ def checked(engine: Docker | Buildah) -> dict[str, dict[str, Any]]:
     found["training"] = {"fine": code == 0 and bool(last), "code": code, "last": last or said[-500:]}
     found["training"]["seconds"] = time.monotonic() - began
     code, said = stopped(engine, engine.command(train_to("stopped", MANY), cpu, entry=False))
-    saved = [line for line in said.splitlines() if "SIGTERM" in line or "checkpoint" in line]
-    found["sigterm"] = {"fine": code == 128 + 15, "code": code, "said": saved or said[-500:]}
+    ended = [line for line in said.splitlines() if line.startswith("SIGTERM: ")]
+    fine = code == 128 + 15 and "checkpoint saved" in "".join(ended[-1:])
+    found["sigterm"] = {"fine": fine, "code": code, "said": ended or said[-500:]}
     return found
 
 

@@ -35,6 +35,9 @@ def cluster(tmp_path_factory):
     # Elements run no test's code: they import tigerjax from this checkout, and the functions of `tasks`.
     path = os.pathsep.join([str(ROOT), str(Path(__file__).parent)])
     env = {"SLURM_CONF": str(folder / "slurm.conf"), "PYTHONPATH": path, "SLURM_UP_PORT": port}
+    env["SLURM_UP_MORE"] = (
+        "SchedulerParameters=batch_sched_delay=1"  # Slurm waits 3 s before it starts the next element
+    )
     before = {name: os.environ.get(name) for name in env}
     os.environ.update(env)
     try:
