@@ -180,7 +180,7 @@ class Buildah:
         shutil.rmtree(root)
 
     def _reach(self) -> list[str]:
-        """The mounts that bring this machine's settings of pip into the steps. Of them the image has the empty places."""
+        """The mounts that bring the settings of pip into the steps. Their places are in the image, and empty."""
         text, folders = reach(done([sys.executable, "-m", "pip", "config", "list"]).splitlines())
         made = self._work / "pip.conf"
         made.write_text(text)
