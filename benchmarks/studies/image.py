@@ -11,7 +11,8 @@ packages.cloud.google.com, and says so; such an image cannot mount a bucket.
 
 In the image it then runs, as the image's user and on CPU: `--help` through the entry point, a look at users and files,
 a tokenizer and some steps of configs/llama2_tiny.py, and the same run again, which gets SIGTERM. It exits with 5 when a
-check fails. What it made is removed: the image, too, and the folder below --work, which needs FREE_GB.
+check fails. The last step includes the writing of the image. What was made is removed: the image, too, and the folder
+below --work, which needs FREE_GB.
 """
 
 import argparse
@@ -120,7 +121,11 @@ def checked(engine: Docker | Buildah) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     began = time.monotonic()
     code, said = ran(engine.command(["--help"], {}))
-    found["help"] = {"fine": code == 0 and "tokenizer" in said, "code": code, "seconds": time.monotonic() - began}
+    found["help"] = {
+        "fine": code == 0 and "tokenizer" in said,
+        "code": code,
+        "seconds": round(time.monotonic() - began, 1),
+    }
     code, said = ran(engine.command(["python", "-c", LOOK], {}, entry=False))
     seen: dict[str, Any] = json.loads(said.splitlines()[-1]) if code == 0 else {"said": said[-500:]}
     found["user"] = {"fine": seen.get("user") == [USER, USER], "user": seen.get("user")}
@@ -132,7 +137,7 @@ def checked(engine: Docker | Buildah) -> dict[str, dict[str, Any]]:
     code, said = ran(engine.command(train_to("probe", STEPS), cpu, entry=False))
     last = [line for line in said.splitlines() if line.startswith(f"step {STEPS}/{STEPS} ")]
     found["training"] = {"fine": code == 0 and bool(last), "code": code, "last": last or said[-500:]}
-    found["training"]["seconds"] = time.monotonic() - began
+    found["training"]["seconds"] = round(time.monotonic() - began, 1)
     code, said = stopped(engine, engine.command(train_to("stopped", MANY), cpu, entry=False))
     ended = [line for line in said.splitlines() if line.startswith("SIGTERM: ")]
     fine = code == 128 + 15 and "checkpoint saved" in "".join(ended[-1:])
@@ -196,11 +201,11 @@ def main() -> int:
         steps = engine.build(ROOT, dockerfile, given.extra)
         size = engine.size()
         checks = checked(engine)
-    figures = {"engine": engine.name, "extra": given.extra, "left_out": left_out, "size_gb": round(size / 1e9, 2),
-               "steps": [step._asdict() for step in steps], "checks": checks}  # fmt: skip
-    shown(figures)
-    if given.json is not None:
-        given.json.write_text(json.dumps(figures, indent=1) + "\n")
+        figures = {"engine": engine.name, "extra": given.extra, "left_out": left_out, "size_gb": round(size / 1e9, 2),
+                   "steps": [step._asdict() for step in steps], "checks": checks}  # fmt: skip
+        shown(figures)
+        if given.json is not None:
+            given.json.write_text(json.dumps(figures, indent=1) + "\n")
     return 0 if all(check["fine"] for check in checks.values()) else 5
 
 
