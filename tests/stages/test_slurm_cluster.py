@@ -93,9 +93,12 @@ def test_an_element_that_is_killed_in_the_middle_changes_no_byte(cluster, corpus
     try:
         while not (made := list(tmp_path.glob("slurm.partial*/work-*/part-*.npz"))) and stage.poll() is None:
             time.sleep(0.02)
-        listed = subprocess.run(["squeue", "--noheader", "--format=%A"], capture_output=True, text=True).stdout
-        victim = listed.split()[0]
-        subprocess.run(["scancel", "--signal=KILL", victim], check=True)
+        assert stage.poll() is None, stage.communicate()
+        # A running one: the signal for one that waits would cancel all of its array.
+        squeue = ["squeue", "--noheader", "--states=RUNNING", "--format=%A"]
+        while not (running := subprocess.run(squeue, capture_output=True, text=True).stdout.split()):
+            assert stage.poll() is None, stage.communicate()
+        subprocess.run(["scancel", "--signal=KILL", running[0]], check=True)
         assert 0 < len(made) < 2 * FILES, "it was to be killed in the middle"
         _, said = stage.communicate(timeout=400)
     finally:
