@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import spark_cluster
 import tasks
-from stage_runs import FILES, assert_same, documents, stages
+from stage_runs import FILES, STAGES, assert_changed, assert_same, documents, needs, stages
 
 from tigerjax.command.cli import main
 from tigerjax.errors import ConfigError, DataError, WorkerLost
@@ -42,13 +42,15 @@ def corpus(tmp_path_factory):
     return documents(tmp_path_factory.mktemp("corpus"))
 
 
-@pytest.mark.parametrize("stage", ["clean", "exact", "near", "against-sft", "decontaminate"])
+@pytest.mark.parametrize("stage", STAGES)
 @pytest.mark.slow
 @needs_spark
 def test_a_stage_on_spark_writes_the_bytes_of_local(cluster, corpus, stage, tmp_path, monkeypatch, capsys):
+    needs(stage)
     monkeypatch.chdir(tmp_path)
     words = ["data", *stages(corpus)[stage], "--out"]
     assert main([*words, "local"]) == 0
+    assert_changed(tmp_path / "local")
     assert main([*words, "spark", "--runner", cluster.url]) == 0
     assert_same(tmp_path / "local", tmp_path / "spark")
     assert "mb_per_s_per_core" in json.loads(Path("spark/manifest.json").read_text())["figures"]
