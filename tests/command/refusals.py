@@ -63,6 +63,8 @@ REFUSALS = [
     ("convert from-hf nothing out", 3, "nothing/config.json: not there"),
     ("data clean --input broken.jsonl --out x", 3, "broken.jsonl:2: broken JSON"),
     ("data clean --input zh.jsonl ./zh.jsonl --out x", 2, "input zh.jsonl is given twice; give it once"),
+    ("data clean --input zh.jsonl --input latin.jsonl --out x", 2, "--input is given twice; write all its values"),
+    ("data clean --input zh.jsonl --on emails --on phones --out x", 2, "--on is given twice; write all its values"),
     ("data clean --input deep.jsonl --out x", 3, "deep.jsonl:1: broken JSON: nested too deep"),
     ("data clean --input zh.jsonl --out precious", 2, "precious holds files that no stage wrote"),
     ("data clean --input zh.jsonl --out zh.jsonl/x", 2, "because zh.jsonl is no folder"),

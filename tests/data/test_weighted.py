@@ -25,10 +25,14 @@ def test_over_all_passes_a_document_stands_as_often_as_its_weight_says():
     assert {weighted.times("a", 0.5, number, 2) for number in (0, 1)} == {0, 1}
 
 
-@pytest.mark.parametrize("weight", [-0.1, "2", 101, float("inf"), True])
+@pytest.mark.parametrize("weight", [-0.1, "much", 101, float("inf"), True])
 def test_a_weight_that_is_none_is_refused(weight):
     with pytest.raises(DataError, match=r"document 'a': weight .* must be a number from 0 to 100"):
         weighted.weight_of({"id": "a", "weight": weight})
+
+
+def test_a_csv_holds_a_weight_as_text_and_an_empty_field_is_none():
+    assert weighted.weight_of({"weight": "2"}) == 2.0 and weighted.weight_of({"weight": ""}) == 1.0
 
 
 WEIGHTS = {"none": 0.0, "half": 0.5, "one": 1.0, "twice": 2.0}

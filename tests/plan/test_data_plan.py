@@ -71,10 +71,30 @@ def test_tokens_are_worth_the_chip_hours_of_a_training_plan():
 
 
 def test_a_stage_that_fails_is_one_line(tmp_path):
-    (tmp_path / "x.jsonl").write_text('{"id": "a"}\n' * 9, encoding="utf-8")
+    (tmp_path / "x.jsonl").write_text('{"id": "a"}\n' * 90_000, encoding="utf-8")
     wanted = data_cost.PlannedStages(stages=["clean"])
     with pytest.raises(DataError, match="the sample's stage clean failed: tigerjax: "):
-        data_cost.plan([tmp_path / "x.jsonl"], 1.0, 0.001, wanted, READING, print)
+        data_cost.plan([tmp_path / "x.jsonl"], 1.0, 0.5, wanted, READING, print)
+
+
+def test_files_that_hold_less_than_the_sample_are_planned_from_and_too_small_ones_refused(tmp_path, monkeypatch):
+    sizes = []
+
+    def run(stage, given, work, wanted):
+        sizes.append(given[0].stat().st_size)
+        (work / "out").mkdir(parents=True)
+        (work / "out" / "x.jsonl").write_bytes(b"{}")
+        return data_cost.Measured(sizes[-1] / 1e6, 0.1, 1, 0, 1)
+
+    monkeypatch.setattr(data_cost, "run", run)
+    path, wanted = tmp_path / "x.jsonl", data_cost.PlannedStages(stages=["clean"])
+    path.write_text("".join(json.dumps({"id": str(n), "text": "tiger " * 20}) + "\n" for n in range(3000)))
+    figures = data_cost.plan([path], 1000.0, 64.0, wanted, READING, print)  # the files are a pilot's
+    assert sizes[0] < 0.3 * sizes[1] and sizes[1] == path.stat().st_size
+    assert figures["stages"]["clean"]["core_hours"] == pytest.approx(1000 / 3600, rel=0.01)
+    path.write_text('{"id": "a"}\n' * 9)
+    with pytest.raises(DataError, match=r"x.jsonl: 0.000 MB of text, of which no smaller sample can be taken"):
+        data_cost.plan([path], 1000.0, 64.0, wanted, READING, print)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, MutableMapping
 from tigerjax.errors import DataError
 from tigerjax.files.jsonl import Record
 from tigerjax.records import first_of
-from tigerjax.records.fields import finite_number
+from tigerjax.records.fields import number_in
 
 PASS = "pass"
 """In a record that was chosen: the number of the pass."""
@@ -26,7 +26,7 @@ UNREAD = "weights_not_read"
 def weight_of(document: Record) -> float:
     """The weight of a document, 1 without one. DataError for what is no number from 0 to MOST."""
     given = document.get("weight")
-    weight = 1.0 if given is None else finite_number(given)
+    weight = 1.0 if given in (None, "") else number_in(given)  # "": an empty field of a CSV
     if weight is None or not 0 <= weight <= MOST:
         raise DataError(
             f"document {document.get('id')!r}: weight {given!r:.40} must be a number from 0 to {MOST:g}; correct"

@@ -157,15 +157,20 @@ def plan(
 
     Raises DataError where a stage fails, and where nothing of the sample is left after it.
     """
-    large_mb = min(sample_mb, total_mb)
     runs: list[dict[str, Measured]] = []
     megabytes: list[float] = []
     with tempfile.TemporaryDirectory(prefix="tigerjax-data-plan-") as name:
-        for size in (large_mb * SMALL_SHARE, large_mb):
+        held = data_sample.write(files, min(sample_mb, total_mb), Path(name) / "held.jsonl", reading)
+        for size in (held * SMALL_SHARE, held):
             work = Path(name) / f"{size:g}"
             work.mkdir()
             given = [work / "sample.jsonl"]
             megabytes.append(data_sample.write(files, size, given[0], reading))
+            if size < held <= megabytes[-1]:
+                raise DataError(
+                    f"{records.shown(files)}: {held:.3f} MB of text, of which no smaller sample can be taken; give more"
+                    " text"
+                )
             measured: dict[str, Measured] = {}
             for stage in wanted.stages:
                 say(f"{stage}, {megabytes[-1]:.1f} MB")
