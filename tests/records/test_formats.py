@@ -173,6 +173,15 @@ def test_a_csv_row_of_too_many_values_is_named(tmp_path):
         list(records.documents(tmp_path / "a.csv"))
 
 
+def test_a_column_of_bytes_that_are_no_text_is_named(tmp_path):
+    table = pa.table({"id": ["a"], "text": ["one"], "said": [b"word"], "image": [b"\xff\x00"]})
+    pq.write_table(table.drop_columns("image"), tmp_path / "fine.parquet")
+    assert [r["said"] for r in records.documents(tmp_path / "fine.parquet")] == ["word"]
+    pq.write_table(table, tmp_path / "a.parquet")
+    with pytest.raises(DataError, match=r"id 'a', field 'image': bytes that are no text .*; remove the column"):
+        list(records.documents(tmp_path / "a.parquet"))
+
+
 def test_folders_that_are_not_read_say_what_to_name_instead(tmp_path, capsys):
     (tmp_path / "folder").mkdir()
     with pytest.raises(DataError, match=r"folder: a folder without dataset_info\.json .*name the files in it"):
