@@ -73,7 +73,7 @@ def checked_weight(value: Any, where: str, name: str = "weight") -> float:
     """A weight, which is a number that is not negative. The sum of weights stays finite, as none is above MOST_WEIGHT.
 
     Raises DataError for anything else."""
-    number = number_in(value)
+    number = finite_number(value)
     if number is None or not 0 <= number <= MOST_WEIGHT:
         raise DataError(
             f"{where}: {name} {shown(value)} must be a number that is not negative, and at most {MOST_WEIGHT:,.0f}"
