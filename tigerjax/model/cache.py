@@ -100,7 +100,7 @@ def mixed(x: jax.Array, axis: int = -1) -> jax.Array:
 
     Products of mixed queries and mixed keys are those of the queries and keys themselves. A few features of keys are
     much larger than the others, and a scale in int8 would be made for them; mixed, none is (QuaRot; Ashkboos et al.
-    2024, arXiv 2404.00456, section 4, stage 1c)."""
+    2024, arXiv 2404.00456, section 4, the rotation of keys)."""
     H = x.shape[axis]
     size = H & -H  # the largest power of two that divides H
     signs = np.ones((1, 1), np.float32)

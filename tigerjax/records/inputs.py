@@ -74,7 +74,7 @@ def expand(patterns: Paths) -> Files:
         if not matches:
             raise DataError(f"{pattern}: no such file; name a file, or a pattern that matches one")
         for path in matches:
-            if path.exists() and not path.is_file() and not path.is_dir():
+            if not paths.on_bucket(path) and path.exists() and not path.is_file() and not path.is_dir():
                 raise DataError(f"{path}: is a pipe or a device, which is read only once; write it to a file")
             if is_task_file(path) and path != paths.of(pattern):
                 raise ConfigError(
@@ -86,9 +86,6 @@ def expand(patterns: Paths) -> Files:
     refuse_changed(files)
     if misnamed := [path for path in files if jsonl_by_content(path, reading_of(patterns))]:
         note(f"{shown(misnamed)}: named .txt, but the first line is a JSON object, so it is read as JSONL")
-    for path in files:
-        if others := _other_splits(path):
-            note(f"{path}: the split {SPLIT!r} is read, and not {', '.join(others)}; name a split's own folder for it")
     return Files(files, reading_of(patterns))
 
 
@@ -100,7 +97,11 @@ def _other_splits(folder: Path) -> list[str]:
 
 def _of_stage(path: Path) -> list[Path]:
     """The files of records that a stage wrote into its folder, what it notes in folders below left out."""
-    if not path.is_dir() or is_a_dataset(path):
+    if not path.is_dir():
+        return []
+    if is_a_dataset(path):
+        if others := _other_splits(path):
+            note(f"{path}: the split {SPLIT!r} is read, and not {', '.join(others)}; name a split's own folder for it")
         return []
     outputs = (manifest.read(path) or {}).get("outputs") or []
     names = [output["path"] for output in outputs]

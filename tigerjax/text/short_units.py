@@ -82,7 +82,7 @@ def _aligned(
     units[rows[i]] has sizes[i] characters. This is the usual table of edit distances, for all rows at once: a cell says
     with how few edits the unit's first i characters become the text from somewhere near the start up to start + i + d,
     where -edits <= d <= edits. The least of them never falls with i (Ukkonen 1985, Algorithms for approximate string
-    matching, section 3), so a row whose cells are all above `edits` is left out of the rest. Most rows are soon.
+    matching), so a row whose cells are all above `edits` is left out of the rest. Most rows are soon.
     """
     width, far, last = 2 * edits + 1, np.int16(1 << 12), len(text) - 1
     middle = np.abs(np.arange(width, dtype=np.int16) - edits)[:, None]
