@@ -73,7 +73,6 @@ def main() -> None:
     for name, value in (("PLATFORMS", "cpu"), ("COMPILATION_CACHE_DIR", str(out / "compiled"))):
         os.environ.setdefault(f"JAX_{name}", value)
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
-    os.environ["PYTHONPATH"] = str(Path(__file__).parent)  # of the workers of a round, which read its config
     wanted = [c for c in cells(out, args.seeds, args.model.resolve()) if args.arms is None or c.arm in args.arms]
     try:
         _, failed = run(chosen(wanted, None), out, commit=commit(), say=say)

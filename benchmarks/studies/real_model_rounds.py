@@ -295,7 +295,7 @@ def start(place: Place) -> dict[str, Any]:
 
 
 def test(place: Place, model: Path) -> dict[str, Any]:
-    """Rules kept by greedy answers to the test prompts, by family, and the share of right choices in four_choices.jsonl."""
+    """Shares of rules kept by greedy answers to the test prompts, and of right choices in four_choices.jsonl."""
     asked = split("test", TEST_EACH)
     texts = [r["candidates"][0]["text"] for r in draw(place, model, asked, n=1, temperature=0.0, seed=0)]
     by: dict[str, list[bool]] = {}
