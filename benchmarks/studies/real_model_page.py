@@ -90,7 +90,7 @@ def _markdown(records: list[dict[str, Any]], arms: Arms) -> str:
     reward = list(arms["reward"].values())
     out += [
         "",
-        f"The reward model orders {_amount([100 * f['accuracy'] for f in reward])}% of the pairs of held-out prompts rightly.",
+        f"Pairs of held-out prompts in the right order by reward, %: {_amount([100 * f['accuracy'] for f in reward])}.",
         "",
     ]
     names = list(first["by_family"])

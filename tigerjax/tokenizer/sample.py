@@ -20,7 +20,7 @@ from tigerjax.errors import ConfigError, DataError
 from tigerjax.files import jsonl, paths
 from tigerjax.files.manifest import size, stage
 from tigerjax.files.progress import Advance
-from tigerjax.tokenizer.texts import HERE, Runner, Text, over, text_of
+from tigerjax.tokenizer.texts import HERE, RecordText, TextRunner, over, text_of
 
 SENTENCE_BYTES = 4192
 """SentencePiece's own default. Its trainer drops longer lines, so they are cut here."""
@@ -103,7 +103,7 @@ def _draw(seed: int, key: str) -> int:
     return xxhash.xxh3_64_intdigest(f"{seed}\0{key}".encode())
 
 
-def _drawn(folder: Path, seed: int, fraction: float, number: int, texts: Iterator[Text]) -> int:
+def _drawn(folder: Path, seed: int, fraction: float, number: int, texts: Iterator[RecordText]) -> int:
     """Writes the lines of a block's drawn documents, and the hash of each; returns how many there are."""
     draws = array.array("Q")
     with paths.writing(folder / f"lines-{number}.txt") as file:
@@ -150,7 +150,7 @@ def sample(
     seed: int,
     min_sample_bytes: int,
     max_sentences: int = 10_000_000,
-    runner: Runner = HERE,
+    runner: TextRunner = HERE,
 ) -> dict[str, Any]:
     """Writes OUT/sample.txt, one sentence per line, from a share of the documents; returns the manifest.
 

@@ -8,14 +8,14 @@ from typing import Any
 
 from tigerjax.errors import DataError
 from tigerjax.tokenizer.load import Tokenizer
-from tigerjax.tokenizer.texts import HERE, Runner, Text, over
+from tigerjax.tokenizer.texts import HERE, RecordText, TextRunner, over
 from tigerjax.tokenizer.verify import language
 
 MOST_SHOWN = 40
 """The most characters without a piece that the figures name; the most frequent come first."""
 
 
-def _measured(folder: Path, number: int, texts: Iterator[Text]) -> dict[str, Any]:
+def _measured(folder: Path, number: int, texts: Iterator[RecordText]) -> dict[str, Any]:
     """The sums of a block's lines by language, its characters without a piece, and the pieces that it uses."""
     tok = Tokenizer(folder)
     by_language: dict[str, Counter[str]] = {}
@@ -33,7 +33,7 @@ def _measured(folder: Path, number: int, texts: Iterator[Text]) -> dict[str, Any
     return {"by_language": by_language, "in_bytes": in_bytes, "used": sorted(used)}
 
 
-def stats(folder: Path, texts: list[Path], runner: Runner = HERE) -> dict[str, Any]:
+def stats(folder: Path, texts: list[Path], runner: TextRunner = HERE) -> dict[str, Any]:
     """The figures of a tokenizer on texts.
 
     For each language: characters, tokens, chars_per_token, bytes_per_token, and byte_share. The last is the share of

@@ -23,7 +23,7 @@ from tigerjax.tokenizer.extend import base_minimum, dead_pieces, has_cjk, is_cjk
 from tigerjax.tokenizer.hf_files import described
 from tigerjax.tokenizer.load import Tokenizer
 from tigerjax.tokenizer.model_file import NORMAL, SPECIAL_TEXTS, read_proto
-from tigerjax.tokenizer.texts import HERE, Runner, Text, over
+from tigerjax.tokenizer.texts import HERE, RecordText, TextRunner, over
 
 HARD_LINES = (
     " ",
@@ -160,7 +160,7 @@ class Checks:
         }
 
 
-def _checked(folder: Path, base: Path, number: int, texts: Iterator[Text]) -> dict[str, Any]:
+def _checked(folder: Path, base: Path, number: int, texts: Iterator[RecordText]) -> dict[str, Any]:
     checks = Checks(folder, base)
     for _, text, declared in texts:
         for line in filter(None, text.split("\n")):
@@ -168,7 +168,7 @@ def _checked(folder: Path, base: Path, number: int, texts: Iterator[Text]) -> di
     return checks.found()
 
 
-def verify(folder: Path, base: Path, texts: list[Path], runner: Runner = HERE) -> dict[str, Any]:
+def verify(folder: Path, base: Path, texts: list[Path], runner: TextRunner = HERE) -> dict[str, Any]:
     """The figures of the tokenizer in `folder`, which was extended from `base`, on the lines of the files.
 
     chars_per_token is {"before": {language: …}, "after": {language: …}}. The language is a record's `lang`, or else
