@@ -47,14 +47,14 @@ def page(document: dict[str, Any], number: int) -> dict[str, Any]:
 
 
 def stages(corpus: Path) -> dict[str, list[str]]:
-    """The words of each stage but for --out."""
+    """The command of each stage but for --out."""
     docs = sorted(str(path) for lang in ("en", "zh") for path in corpus.glob(f"{lang}-*.jsonl"))
     pages = sorted(str(path) for path in corpus.glob("pages-*.jsonl"))
     sft = str(corpus / "sft.jsonl")
     score = ["quality", "score", "--input", *docs, "--model"]
     model = str(corpus / "quality")
     by_source = ["--least-of", "facts=0.4", "songci=0.6", "--power", "2", "--weight-of", "lunyu=3", "facts=0.25"]
-    return {
+    of_data = {
         "clean": ["clean", "--input", *docs, "--on", "repetition"],
         "exact": ["dedup", "exact", "--input", *docs],
         "near": ["dedup", "near", "--input", *docs],
@@ -70,6 +70,11 @@ def stages(corpus: Path) -> dict[str, list[str]]:
         "quality-own": [*score, "tasks:scored", "--least", "0.3"],
         "against-sft": ["dedup", "against-sft", "--docs", *docs, "--sft", sft],
         "decontaminate": ["decontaminate", "--docs", sft, "--evaluation-sets", str(corpus / "asked.jsonl")],
+    }
+    drawn = ["tokenizer", "sample", "--input", *docs, "--fraction", "0.5"]
+    return {name: ["data", *words] for name, words in of_data.items()} | {
+        "sample": [*drawn, "--min-sample-bytes", "1000"],
+        "sample-thinned": [*drawn, "--min-sample-bytes", "1000", "--max-sentences", "700"],
     }
 
 

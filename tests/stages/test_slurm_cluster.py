@@ -67,7 +67,7 @@ def corpus(tmp_path_factory):
 def test_a_stage_on_slurm_writes_the_bytes_of_local(cluster, corpus, stage, tmp_path, monkeypatch):
     needs(stage)
     monkeypatch.chdir(tmp_path)
-    words = ["data", *stages(corpus)[stage], "--out"]
+    words = [*stages(corpus)[stage], "--out"]
     assert main([*words, "local"]) == 0
     assert_changed(tmp_path / "local")
     assert main([*words, "on-slurm", "--runner", "slurm --partition=cpu"]) == 0
@@ -86,7 +86,7 @@ def test_a_bad_record_is_the_one_line_of_local(cluster, corpus, tmp_path, capsys
 
 
 def test_an_element_that_is_killed_in_the_middle_changes_no_byte(cluster, corpus, tmp_path):
-    words = ["data", *stages(corpus)["near"], "--out"]
+    words = [*stages(corpus)["near"], "--out"]
     assert main([*words, str(tmp_path / "local")]) == 0
     command = [sys.executable, "-m", "tigerjax", *words, str(tmp_path / "slurm"), "--runner", "slurm"]
     stage = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)

@@ -170,6 +170,7 @@ def sample(
     with stage(out, name="tokenizer_sample", config=config, inputs=inputs, seed=seed, **how) as run, runner:
         if run.done:
             return run.manifest or {}
+        started = time.perf_counter()
         folder = run.tmp / f"work-{time.time_ns()}"  # a new name, because workers keep what they have read by path
         folder.mkdir()
         counts = over(functools.partial(_drawn, folder, seed, fraction), inputs, runner, "drawn from", folder)
@@ -189,4 +190,5 @@ def sample(
                 " give more text or a larger fraction"
             )
         run.figures = {"sentences_seen": sum(counts), "sentences": sum(kept), "bytes": written}
+        run.figures |= records.speed(inputs, time.perf_counter() - started, runner.cores())
     return run.manifest or {}

@@ -35,6 +35,8 @@ class TextRunner(Protocol):
 
     def __exit__(self, *_: object) -> None: ...
 
+    def cores(self) -> int | None: ...
+
     def reporter(self, what: str, unit: str) -> Advance | None: ...
 
     def each(self, function: Callable[[Any], Any], items: Sequence[Any], work: Path, step: str) -> list[Any]: ...
@@ -50,6 +52,9 @@ class Here:
 
     def __exit__(self, *_: object) -> None:
         pass
+
+    def cores(self) -> int:
+        return 1
 
     def reporter(self, what: str, unit: str) -> None:
         return None
