@@ -62,13 +62,13 @@ def _markdown(records: list[dict[str, Any]], arms: Arms) -> str:
         "| | rules kept, % | over as published | words an answer | questions with four choices, % |",
         "|---" * 5 + "|",
     ]
-    for name, shown in SHOWN.items():
+    for name, label in SHOWN.items():
         if name in arms:
             kept = _points(arms, name)
             gain = _amount(paired(kept, _points(arms, "start")), sign=True) if name != "start" else ""
             words = _amount([f["words"] for f in arms[name].values()])
             other = _amount(list(_points(arms, name, "choices").values()))
-            out.append(f"| {shown} | {_amount(list(kept.values()))} | {gain} | {words} | {other} |")
+            out.append(f"| {label} | {_amount(list(kept.values()))} | {gain} | {words} | {other} |")
     out += ["", "| claim | verdict | gain in points | by seed |", "|---|---|---|---|"]
     for name in ("round1", "round2"):
         for other in AGAINST if name == "round1" else ("round1", *AGAINST):

@@ -68,9 +68,7 @@ Work = Callable[[int, Iterator[RecordText]], Any]
 """Given (number of the block, its texts), it returns what JSON can hold. It must be picklable."""
 
 
-def over(
-    work: Work, files: Sequence[str | Path], runner: TextRunner, step: str, folder: Path | None = None
-) -> list[Any]:
+def over(work: Work, files: Sequence[Path], runner: TextRunner, step: str, folder: Path | None = None) -> list[Any]:
     """[work(number, texts)] of all blocks of the files, of any format that `tigerjax.records` reads.
 
     `folder` is where the runner may put its own files; None: a temporary folder, and the runner is entered. A language
