@@ -24,6 +24,23 @@ SHOWN = {
     "demonstrations": "SFT on right answers",
 }
 AGAINST = ("start", "sft", "random", "dpo", "demonstrations")
+CLAIMED = {
+    "start": "the model as published",
+    "sft": "SFT on its own answers",
+    "random": "winners at random",
+    "round1": "round 1",
+    "dpo": "DPO",
+    "demonstrations": "SFT on right answers",
+}
+TEXT_ARMS = {
+    "before": "as published",
+    "mix_0": "0% instructions",
+    "mix_5": "5% instructions",
+    "rows_mean": "10% instructions, rows of means",
+    "rows_random": "10%, random rows",
+    "rows_distilled": "10%, distilled rows",
+}
+TO_RUN = "python benchmarks/studies/real_model.py --only text --seeds 0"
 Arms = dict[str, dict[int, dict[str, Any]]]
 
 
@@ -35,9 +52,8 @@ def write(out: Path) -> None:
     KEPT.parent.mkdir(exist_ok=True)
     manifest.write_json(KEPT, short(records))
     records = json.loads(KEPT.read_text(encoding="utf-8"))
-    arms = by_arm(records, "rounds")
-    _draw(arms, KEPT.parent / "rounds.png")
-    PAGE.write_text(_markdown(records, arms), encoding="utf-8")
+    _draw(by_arm(records, "rounds"), KEPT.parent / "rounds.png")
+    PAGE.write_text(_markdown(records), encoding="utf-8")
 
 
 def _points(arms: Arms, name: str, figure: str = "accuracy") -> dict[int, float]:
@@ -50,18 +66,35 @@ def _amount(values: list[float], *, sign: bool = False) -> str:
     return mean if s["sd"] is None else f"{mean} ± {s['sd']:.1f}"
 
 
-def _markdown(records: list[dict[str, Any]], arms: Arms) -> str:
-    head, meaning = TEXT.read_text(encoding="utf-8").split("\n---\n")
-    seeds = sorted({seed for own in arms.values() for seed in own})
-    commits = " and ".join(sorted({r["commit"] for r in records}))
-    first = next(iter(arms["start"].values()))
-    given = {"seeds": ", ".join(map(str, seeds)), "commits": commits, "cells": len(records), "n": first["n"]}
-    given["minutes"] = str(round(sum(r["seconds"] for r in records) / 60))
-    out = [head.strip().format(**given), "", "![Rules kept](real_model/rounds.png)", ""]
-    out += [
-        "| | rules kept, % | over as published | words an answer | questions with four choices, % |",
-        "|---" * 5 + "|",
+def _markdown(records: list[dict[str, Any]]) -> str:
+    head, meaning, text_head, text_meaning = TEXT.read_text(encoding="utf-8").split("\n---\n")
+    arms, text = by_arm(records, "rounds"), by_arm(records, "text")
+    own = [r for r in records if r["experiment"] == "rounds"]
+    given = {
+        "seeds": ", ".join(map(str, sorted({r["seed"] for r in own}))),
+        "commits": " and ".join(sorted({r["commit"] for r in records})),
+        "cells": len(records),
+        "n": next(iter(arms["start"].values()))["n"],
+        "minutes": str(round(sum(r["seconds"] for r in records) / 60)),
+    }
+    out = [
+        head.strip().format(**given),
+        "",
+        *_rounds(arms),
+        meaning.strip(),
+        "",
+        *_answers(arms),
+        text_head.strip(),
+        "",
     ]
+    out += [*_texts(text), text_meaning.strip(), ""] if text else [f"**Not yet run.** `{TO_RUN}` measures it.", ""]
+    spent = clock(sum(r["seconds"] for r in records))
+    return "\n".join([*out, f"Time of the {len(records)} cells on two cores, minutes:seconds: {spent}."]) + "\n"
+
+
+def _rounds(arms: Arms) -> list[str]:
+    out = ["![Rules kept](real_model/rounds.png)", ""]
+    out += ["| | rules kept, % | over as published | words an answer | four choices right, % |", "|---" * 5 + "|"]
     for name, label in SHOWN.items():
         if name in arms:
             kept = _points(arms, name)
@@ -72,13 +105,12 @@ def _markdown(records: list[dict[str, Any]], arms: Arms) -> str:
     out += ["", "| claim | verdict | gain in points | by seed |", "|---|---|---|---|"]
     for name in ("round1", "round2"):
         for other in AGAINST if name == "round1" else ("round1", *AGAINST):
-            gains = paired(_points(arms, name), _points(arms, other))
-            values = ", ".join(f"{g:+.1f}" for g in gains)
-            out.append(
-                f"| {SHOWN[name]} is above {SHOWN[other].lower().replace('dpo', 'DPO').replace('sft', 'SFT')} |"
-                f" **{verdict(gains)}** | {_amount(gains, sign=True)} | {values} |"
-            )
-    out += ["", *(f"*{word}*: {what}." for word, what in VERDICTS.items() if word in " ".join(out)), ""]
+            if gains := paired(_points(arms, name), _points(arms, other)):
+                values = ", ".join(f"{g:+.1f}" for g in gains)
+                claim = f"round {name[-1]} is above {CLAIMED[other]}"
+                out.append(f"| {claim} | **{verdict(gains)}** | {_amount(gains, sign=True)} | {values} |")
+    said = " ".join(out)
+    out += ["", " ".join(f"*{word}*: {what}." for word, what in VERDICTS.items() if f"**{word}**" in said), ""]
     out += ["What a round saw, shares in %:", "", "| | round 1 | round 2 |", "|---|---|---|"]
     rounds = [list(arms[name].values()) for name in ("round1", "round2")]
     for label, figure in (("right candidates", "candidates_right"), ("prompts with any", "prompts_with_a_right_one")):
@@ -87,27 +119,42 @@ def _markdown(records: list[dict[str, Any]], arms: Arms) -> str:
         rights = [[100 * f["winners_right"][who] for f in own if who in f["winners_right"]] for own in rounds]
         out.append(f"| right winners of {label} | {' | '.join(_amount(own) if own else '' for own in rights)} |")
     out.append(f"| gate | {' | '.join(', '.join(f['gate'] for f in own) for own in rounds)} |")
-    reward = list(arms["reward"].values())
-    out += [
-        "",
-        f"Pairs of held-out prompts in the right order by reward, %: {_amount([100 * f['accuracy'] for f in reward])}.",
-        "",
-    ]
-    names = list(first["by_family"])
+    right = _amount([100 * f["accuracy"] for f in arms["reward"].values()])
+    out += ["", f"Pairs of held-out prompts in the right order by reward: {right}%.", ""]
     shown = [name for name in SHOWN if name in arms]
-    out += [
-        "Rules kept by family, %: mean over seeds.",
-        "",
-        f"| | {' | '.join(SHOWN[name] for name in shown)} |",
-        "|---" * (len(shown) + 1) + "|",
-    ]
-    for family in names:
+    out += [f"| rules kept, % | {' | '.join(SHOWN[name] for name in shown)} |", "|---" * (len(shown) + 1) + "|"]
+    for family in next(iter(arms["start"].values()))["by_family"]:
         means = (statistics.mean(100 * f["by_family"][family] for f in arms[name].values()) for name in shown)
         out.append(f"| {family} | {' | '.join(f'{mean:.0f}' for mean in means)} |")
-    out += ["", "## Answers", "", *_answers(arms), meaning.strip(), ""]
-    spent = clock(sum(r["seconds"] for r in records))
-    out.append(f"Time of the {len(records)} cells on two cores, minutes:seconds: {spent}.")
-    return "\n".join(out) + "\n"
+    return [*out, ""]
+
+
+def _texts(arms: Arms) -> list[str]:
+    per_token = next(iter(arms["before"].values()))["characters_per_token"]
+    grown = ", ".join(
+        f"{lang} {own:.3f} to {per_token['after'][lang]:.3f}" for lang, own in per_token["before"].items()
+    )
+    out = [f"Characters per token of held-out text: {grown}.", ""]
+    losses = [(lang, each) for lang in ("zh", "en") for each in ("character", "token")]
+    names = ("capitals_zh", "capitals_en", "choices")
+    heads = [f"{lang}, nats a {each}" for lang, each in losses] + [
+        f"{name.replace('_', ', ')} right, %" for name in names
+    ]
+    out += [f"| arm | steps | {' | '.join(heads)} |", "|---" * (len(heads) + 2) + "|"]
+    for arm, label in TEXT_ARMS.items():
+        seeds = list(arms.get(arm, {}).values())
+        for step in seeds[0]["after"] if seeds else ():
+            own = [f["after"][step] for f in seeds]
+            cells = [f"{statistics.mean(f[f'{lang}_nats_a_{each}'] for f in own):.3f}" for lang, each in losses]
+            for name in names:
+                rights = [f[f"{name}_right"] for f in own]
+                cells.append(
+                    f"{100 * statistics.mean(r['share'] for r in rights):.0f} ± {100 * rights[0]['error']:.0f}"
+                )
+            out.append(f"| {label} | {step} | {' | '.join(cells)} |")
+    n = {name: next(iter(arms["before"].values()))["after"]["0"][f"{name}_right"]["n"] for name in names}
+    asked = ", ".join(f"{name.replace('_', ', ')} {count}" for name, count in n.items())
+    return [*out, "", f"Behind ± stands the standard error over the questions, of which there are: {asked}.", ""]
 
 
 def _answers(arms: Arms) -> list[str]:
