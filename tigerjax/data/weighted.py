@@ -43,11 +43,16 @@ def times(identity: str, weight: float, number: int, passes: int) -> int:
     return int(weight + (place + number / passes) % 1.0)
 
 
+def copies(identity: str, weight: float, number: int, passes: int, counts: MutableMapping[str, int]) -> int:
+    """As `times`; adds to the counts of what was left out and repeated."""
+    found = times(identity, weight, number, passes)
+    what, more = (REPEATED, found - 1) if found else (LEFT_OUT, 1)
+    counts[what] = counts.get(what, 0) + more
+    return found
+
+
 def chosen(documents: Iterable[Record], number: int, passes: int, counts: MutableMapping[str, int]) -> Iterator[Record]:
     """The documents of the pass of this number, each as often as it stands there, with the number in PASS."""
     for document in documents:
-        copies = times(document["id"], weight_of(document), number, passes)
-        what, more = (REPEATED, copies - 1) if copies else (LEFT_OUT, 1)
-        counts[what] = counts.get(what, 0) + more
-        for _ in range(copies):
+        for _ in range(copies(document["id"], weight_of(document), number, passes, counts)):
             yield {**document, PASS: number}
