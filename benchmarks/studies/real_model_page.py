@@ -53,7 +53,7 @@ def write(out: Path) -> None:
     manifest.write_json(KEPT, short(records))
     records = json.loads(KEPT.read_text(encoding="utf-8"))
     _draw(by_arm(records, "rounds"), KEPT.parent / "rounds.png")
-    PAGE.write_text(_markdown(records), encoding="utf-8")
+    PAGE.write_text(markdown(records), encoding="utf-8")
 
 
 def _points(arms: Arms, name: str, figure: str = "accuracy") -> dict[int, float]:
@@ -66,7 +66,8 @@ def _amount(values: list[float], *, sign: bool = False) -> str:
     return mean if s["sd"] is None else f"{mean} ± {s['sd']:.1f}"
 
 
-def _markdown(records: list[dict[str, Any]]) -> str:
+def markdown(records: list[dict[str, Any]]) -> str:
+    """docs/REAL_MODEL.md."""
     head, meaning, text_head, text_meaning = TEXT.read_text(encoding="utf-8").split("\n---\n")
     arms, text = by_arm(records, "rounds"), by_arm(records, "text")
     own = [r for r in records if r["experiment"] == "rounds"]
