@@ -42,7 +42,7 @@ WRONG = {
         "France, France",
         "France and Japan",
         "France, Japan, Kenya",
-        "Two countries: France, Japan\n",
+        "Here are two of them: A, B",
     ),
     "numbered": ("France\nJapan", "1. France", "1. France\n2. France", "1. France\n2. Japan\n3. Kenya", "2. A\n1. B"),
     "json": ("{}", "[]", "no", '{"name": "X", "age": 1}', "null", '"name"'),
