@@ -253,8 +253,10 @@ def made(family: str, number: int) -> Checkable:
 
 
 def by_id(prompt_id: str) -> Checkable:
-    family, number = prompt_id.rsplit("-", 1)
-    return made(family, int(number))
+    """The prompt of an id, or of the id that a round gave its winner: rs01-sum-0004-0f3c…"""
+    found = re.search(r"([a-z]+)-(\d{4})(?:-|$)", prompt_id)
+    assert found is not None, prompt_id
+    return made(found[1], int(found[2]))
 
 
 def split(name: str, each: int, *, start: int = 0) -> list[Checkable]:

@@ -133,17 +133,15 @@ def draw(place: Place, model: Path, asked: Sequence[Checkable], *, n: int, tempe
 
 
 def write(place: Place) -> list[Checkable]:
-    """The seed's SFT set of the model's own likeliest answers, that of right answers, and the key of the rules."""
+    """The seed's prompts; writes its SFT set of the model's own likeliest answers, and that of right answers."""
     asked = split("train", EACH, start=EACH * place.seed)
-    if not (place.out / "key.jsonl").is_file():
+    if not (place.out / "demonstrations.jsonl").is_file():
         own = [r["candidates"][0]["text"] for r in draw(place, place.start, asked, n=1, temperature=0.0, seed=0)]
         for name, texts in (("sft", own), ("demonstrations", [one.answer for one in asked])):
             place.out.mkdir(parents=True, exist_ok=True)
             write_jsonl(
                 place.out / f"{name}.jsonl", [_example(one, text) for one, text in zip(asked, texts, strict=True)]
             )
-        key = [{"prompt_id": q.prompt_id, "annotator": "rules", "accept": [q.answer], "edit": q.answer} for q in asked]
-        write_jsonl(place.out / "key.jsonl", key)
     return asked
 
 
@@ -234,15 +232,20 @@ def rounds(place: Place, index: int) -> dict[str, Any]:
         align_world.command("align", "set", home, "--align.no-control")
     run = ("align", "run", home, "--rounds", index, "--json", home / "run.json")
     if align_world.command(*run, accept=(0, 4, 5)) == 4:  # waits for people
-        queue, labels = home / "rounds" / f"{index:02d}" / "queue", home / "labels.jsonl"
-        stand_in.answer(
-            queue, place.out / "key.jsonl", labels, right=lambda truth, text: by_id(truth["prompt_id"]).right(text)
-        )
+        queue, labels, key = home / "rounds" / f"{index:02d}" / "queue", home / "labels.jsonl", home / "key.jsonl"
+        write_jsonl(key, (_key(item["prompt_id"]) for _, item in read_jsonl(queue / "queue.jsonl")))
+        stand_in.answer(queue, key, labels, right=lambda truth, text: by_id(truth["prompt_id"]).right(text))
         align_world.command("align", "import", home, "--labels", labels)
         align_world.command(*run, accept=(0, 5))
     own = json.loads((home / "run.json").read_text(encoding="utf-8"))["rounds"][-1]
     kept = {name: own[name] for name in ("gate", "reasons", "win_rate", "reward_before", "reward_after")}
     return kept | chosen(home / "rounds" / f"{index:02d}") | test(place, model_of(place, index))
+
+
+def _key(prompt_id: str) -> dict[str, Any]:
+    """What the stand-in for people knows of a prompt."""
+    answer = by_id(prompt_id).answer
+    return {"prompt_id": prompt_id, "annotator": "rules", "accept": [answer], "edit": answer}
 
 
 def model_of(place: Place, index: int) -> Path:
