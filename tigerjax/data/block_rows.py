@@ -39,8 +39,10 @@ def groups(maker: RowMaker, block: records.FileBlock) -> Iterator[dict[str, Any]
             for number, record, _ in records.read_block(block):
                 where = f"{block.path}:{number}"
                 records.refuse_denied(where, record)
-                own = {"where": where, "id": records.identity(where, record), "record": shaped(record, where)}
-                own |= {"weight": weighted.weight_of({**own["record"], "id": own["id"].id})} if maker.passes else {}
+                identity, made = records.identity(where, record), shaped(record, where)
+                own: dict[str, Any] = {"where": where, "id": identity, "record": made}
+                if maker.passes:
+                    own["weight"] = weighted.weight_of({**made, "id": identity.id})
                 group.append(manifest.canonical(own))
                 if len(group) == BLOCK:
                     yield {"records": group, "changed": manifest.canonical(changed), "error": ""}

@@ -9,7 +9,6 @@ A scorer of one's own is MODULE:FUNCTION, which takes a list of texts and return
 """
 
 import functools
-import importlib
 import inspect
 import re
 import sys
@@ -24,6 +23,7 @@ from tigerjax import records
 from tigerjax.errors import USERS, ConfigError, DataError, TigerjaxError, line_in, of_user
 from tigerjax.files import manifest, paths
 from tigerjax.files.foreign import shown
+from tigerjax.records import user_code
 from tigerjax.stages import parts
 from tigerjax.text.grams import run_hashes
 
@@ -167,18 +167,7 @@ def scorer(name: str) -> Scorer:
         module, _, function = name.partition(":")
         if not re.fullmatch(r"\w+(\.\w+)*", module) or not function.isidentifier():
             raise ConfigError(f"scorer {name}: is neither a folder nor MODULE:FUNCTION; write my_scores:quality, say")
-        try:
-            own: Any = getattr(importlib.import_module(module), function, None)
-        except TigerjaxError:
-            raise
-        except USERS as error:
-            raise ConfigError(
-                f"scorer {name}: {module} cannot be imported: {': '.join(of_user(error))};"
-                " correct the name, or start in the folder that holds it"
-            ) from error
-        if not callable(own):
-            raise ConfigError(f"scorer {name}: {module} has no function {function}; correct the name")
-        return _of_user(own, name)
+        return _of_user(user_code.function(module, function, f"scorer {name}: "), name)
     path = paths.of(name) / MODEL
     try:
         with paths.reading(path) as file:
