@@ -30,7 +30,7 @@ REFUSALS = [
     ("evaluate compair a b", 2, "no command 'evaluate compair'; did you mean compare"),
     ("train syntax.py", 2, "syntax.py:3: SyntaxError"),
     ("train field.py", 2, "field.py:4: TypeError: .*'fsdq'"),
-    ("train tiny.py --data.modules nothing", 2, "data.modules names nothing"),
+    ("train tiny.py --data.modules nothing", 2, "data.modules: nothing cannot be imported"),
     ("train tiny.py --data.mixture whol", 2, "'whol' is not registered.*did you mean whole"),
     ("train tiny.py --out r --data.mixture missing", 3, "source missing.zh.a: missing.jsonl: no such file"),
     ("train tiny.py --out r --data.mixture empty", 3, r"source empty.zh.a: empty.jsonl: is empty"),
