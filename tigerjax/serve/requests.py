@@ -52,7 +52,7 @@ Body = TypeVar("Body", bound=BaseModel)
 
 def _text(content: Any) -> Any:
     """The text of a content that is a list of parts, "" of one that is null or empty; ValueError for a part that is no text."""
-    if content is None or content == []:
+    if content is None or (isinstance(content, list) and not content):
         return ""
     joined = joined_parts(content)
     if isinstance(joined, list):
