@@ -161,7 +161,8 @@ def _texts(arms: Arms) -> list[str]:
 def _answers(arms: Arms) -> list[str]:
     """Prompts with the answers as published and after the second round, of the first seed."""
     before, after = (next(iter(arms[name].values()))["answers"] for name in ("start", "round2"))
-    rows = ["| prompt | as published | after round 2 |", "|---|---|---|"]
+    rows = ["Prompts of the test, and the answers of the first seed:", "", "| prompt | as published | after round 2 |"]
+    rows.append("|---|---|---|")
     for prompt in before:
         cells = (" ".join(text.split()).replace("|", "\\|") for text in (prompt, before[prompt], after[prompt]))
         rows.append(f"| {' | '.join(cells)} |")

@@ -51,7 +51,7 @@ Body = TypeVar("Body", bound=BaseModel)
 
 
 def _text(content: Any) -> Any:
-    """The text of a content that is a list of parts, "" of one that is null or empty; ValueError for a part that is no text."""
+    """The text of a content, which may be a list of parts, or nothing; ValueError for a part that is no text."""
     if content is None or (isinstance(content, list) and not content):
         return ""
     joined = joined_parts(content)
