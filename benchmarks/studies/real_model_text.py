@@ -116,7 +116,7 @@ def mix(place: Place, text: Path, arm: str) -> dict[str, Any]:
 
 
 def before(place: Place, text: Path) -> dict[str, Any]:
-    """The model as it was published, and how many characters a token has in either vocabulary."""
+    """The model as it was published, and the characters per token of either vocabulary."""
     from tigerjax.tokenizer.stats import stats
 
     share(place, text)
