@@ -137,8 +137,9 @@ class Guard:
     def _check(self, scope: Scope) -> None:
         given = Request(scope).headers
         if self._hosts is not None:
-            name = _name(given.get("host", ""))
-            if name and name not in self._hosts:  # HTTP/1.0 may leave it out, and no browser does
+            host = given.get("host")
+            name = _name(host or "")
+            if host is not None and name not in self._hosts:  # HTTP/1.0 may leave it out, and no browser does
                 raise Refused(
                     403,
                     f"host {one_line(name)[:60]!r} is not this machine; start the server with a key to be asked from"
