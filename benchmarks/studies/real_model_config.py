@@ -3,15 +3,8 @@
 import dataclasses
 from typing import Any
 
-from tigerjax.config import (
-    CheckpointConfig,
-    ComputeConfig,
-    DataConfig,
-    MeshConfig,
-    ModelConfig,
-    OptimConfig,
-    RunConfig,
-)
+from tigerjax.config import CheckpointConfig, ComputeConfig, DataConfig, MeshConfig, ModelConfig, RunConfig
+from tigerjax.model.llama.presets import adamw
 
 ROW, ROWS, STEPS, PEAK_LR = 128, 8, 10, 5e-5
 COMPUTE = ComputeConfig(attention="reference", remat="none", dtype="float32", loss_chunk_tokens=1024)
@@ -19,17 +12,7 @@ COMPUTE = ComputeConfig(attention="reference", remat="none", dtype="float32", lo
 
 def config(tokenizer: str, cache: str, **optim: Any) -> RunConfig:
     """Rows of 128 tokens, 8 a step; `optim` replaces fields of OptimConfig."""
-    rates = OptimConfig(
-        peak_lr=PEAK_LR,
-        final_lr_fraction=0.1,
-        warmup_steps=2,
-        total_steps=STEPS,
-        beta1=0.9,
-        beta2=0.95,
-        eps=1e-8,
-        weight_decay=0.0,
-        clip_norm=1.0,
-    )
+    rates = adamw(peak_lr=PEAK_LR, warmup_steps=2, total_steps=STEPS, weight_decay=0.0)
     return RunConfig(
         name="real_model",
         model=ModelConfig(

@@ -20,7 +20,7 @@ from tigerjax.errors import ConfigError, DataError
 from tigerjax.files import jsonl, paths
 from tigerjax.files.manifest import size, stage
 from tigerjax.files.progress import Advance
-from tigerjax.tokenizer.texts import HERE, RecordText, TextRunner, over, text_of
+from tigerjax.tokenizer.texts import HERE, RecordText, TextRunner, is_odd, over, read_record, tell_odd
 
 SENTENCE_BYTES = 4192
 """SentencePiece's own default. Its trainer drops longer lines, so they are cut here."""
@@ -29,7 +29,7 @@ ENDS = "。！？"
 
 def read_documents(
     path: str | Path, on_bytes: jsonl.OnBytes | None = None, reading: records.Reading = records.READING
-) -> Iterator[tuple[str, str, str | None]]:
+) -> Iterator[RecordText]:
     """(id, text, language or None) of each record of a file, of any format that `tigerjax.records` reads.
 
     A language that is no text counts as none, and one line says how many. DataError names file and line of a record
@@ -39,16 +39,13 @@ def read_documents(
     if not path.exists():
         raise DataError(f"{path} does not exist; give text or JSONL files")
     for number, record in records.read(path, on_bytes=on_bytes, reading=reading):
-        text = text_of(record, f"{path}:{number}")
-        lang = record.get("lang")
-        odd += lang is not None and not isinstance(lang, str)
-        yield records.identity(f"{path}:{number}", record).id, text, lang if isinstance(lang, str) else None
+        odd += is_odd(record)
+        yield read_record(record, f"{path}:{number}")
     jsonl.refuse_empty(path, number)
-    if odd:
-        records.note(f"{path}: the field 'lang' of {odd} records is no text, so they count as without a language")
+    tell_odd(path, odd)
 
 
-def read_all(files: Sequence[str | Path], report: Advance | None = None) -> Iterator[tuple[str, str, str | None]]:
+def read_all(files: Sequence[str | Path], report: Advance | None = None) -> Iterator[RecordText]:
     """`read_documents` of files one after another; `report` is called with the bytes read and those of all files."""
     reading = records.reading_of(files)
     sizes = [size(path) if paths.of(path).exists() else 0 for path in files]

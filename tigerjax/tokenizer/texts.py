@@ -89,10 +89,7 @@ def over(work: Work, files: Sequence[Path], runner: TextRunner, step: str, folde
         odd[str(block.path)] += without
     for path in map(paths.of, files):
         jsonl.refuse_empty(path, seen[str(path)])
-        if number := odd[str(path)]:
-            records.note(
-                f"{path}: the field 'lang' of {number} records is no text, so they count as without a language"
-            )
+        tell_odd(path, odd[str(path)])
     return [given for _, _, given in found]
 
 
@@ -105,13 +102,29 @@ def _block(work: Work, block: records.FileBlock) -> tuple[int, int, Any]:
 
 def _texts(block: records.FileBlock, counts: Counter[str]) -> Iterator[RecordText]:
     for number, record, _ in records.read_block(block):
-        where = f"{block.path}:{number}"
-        text, lang = text_of(record, where), record.get("lang")
-        counts.update(read=1, odd=lang is not None and not isinstance(lang, str))
-        yield RecordText(records.identity(where, record).id, text, lang if isinstance(lang, str) else None)
+        counts.update(read=1, odd=is_odd(record))
+        yield read_record(record, f"{block.path}:{number}")
 
 
-def text_of(record: records.Record, where: str) -> str:
+def read_record(record: records.Record, where: str) -> RecordText:
+    """What a tokenizer reads of the record at `where`; DataError where it has no text."""
+    lang = record.get("lang")
+    text = _text_of(record, where)
+    return RecordText(records.identity(where, record).id, text, lang if isinstance(lang, str) else None)
+
+
+def is_odd(record: records.Record) -> bool:
+    """Whether the record's language is something else than text."""
+    return record.get("lang") is not None and not isinstance(record["lang"], str)
+
+
+def tell_odd(path: Path, number: int) -> None:
+    """Says how many records of a file are odd, where there are any."""
+    if number:
+        records.note(f"{path}: the field 'lang' of {number} records is no text, so they count as without a language")
+
+
+def _text_of(record: records.Record, where: str) -> str:
     """The text of a document, a prompt, or the messages of a dialogue."""
     if isinstance(text := record.get("text", record.get("prompt")), str):
         return text
