@@ -96,7 +96,9 @@ class Project:
                 sft, models = [ended.sft], [*models, ended.checkpoint]
         place = self.rounds / f"{index:02d}" / "candidate"
         inputs = [*models, *question_files(self.settings.evaluation_set)]
-        with shared_stage(place, name="align candidate", computes=True, config=self._greedy(), inputs=inputs) as run:
+        with shared_stage(
+            place, name="align candidate", computes=True, by_content=True, config=self._greedy(), inputs=inputs
+        ) as run:
             if not run.done:
                 listed = []
                 for age, path in enumerate(models):

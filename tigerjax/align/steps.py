@@ -71,15 +71,17 @@ def status(folder: Path) -> list[dict[str, Any]]:
 
 
 @contextmanager
-def shared_stage(out: str | Path, *, name: str, computes: bool, **what: Any) -> Iterator[manifest.Stage]:
-    """A stage (see `manifest.stage`, which takes `what`: config, inputs, seed) in a run of several processes.
+def shared_stage(
+    out: str | Path, *, name: str, computes: bool, by_content: bool = False, **what: Any
+) -> Iterator[manifest.Stage]:
+    """A stage (see `manifest.stage`, which takes the rest: config, inputs, seed) in a run of several processes.
 
     Process 0 writes the folder, and no process goes on before it is whole. When the stage `computes`, every process
     runs its body, and what the others write is thrown away. Otherwise the others see a stage that is done already.
     """
     hosts.at(name)
     if hosts.is_writer():
-        with manifest.stage(out, name=name, again=not computes, **what) as run:
+        with manifest.stage(out, name=name, again=not computes, by_content=by_content, **what) as run:
             earlier = {key: run.manifest[key] for key in ("counts", "figures")} if run.manifest else None
             hosts.share(f"{name} begins", earlier)
             yield run
@@ -115,6 +117,7 @@ class Step:
             folder / name,
             name=f"align {name}",
             computes=name in COMPUTING,
+            by_content=True,  # the same project by another path, or moved, is not sampled again
             config=depends_on,
             inputs=self._inputs,
             seed=config.seed if "seed" in USES[name] else None,

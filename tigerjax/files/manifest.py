@@ -246,11 +246,13 @@ def stage(
     hashing: Callable[[int, int], None] | None = None,
     verify: bool = False,
     again: bool = True,
+    by_content: bool = False,
 ) -> Iterator[Stage]:
     """Gives the block its `Stage`, as the module's docstring shows; `hashing(done, all)` reports the hashing of inputs.
 
     `verify` compares the outputs of a finished stage by their hashes. Where one is not as it was written, the stage is
-    done again; with `again=False`, for work that costs too much, that is a DataError.
+    done again; with `again=False`, for work that costs too much, that is a DataError. With `by_content` an input may
+    be called by another path than when the stage was made, if it holds the same.
 
     Raises DataError for an input that does not exist or is not as its stage wrote it, and for counts that do not
     balance; ConfigError for an `out` that holds something else, or that another
@@ -280,7 +282,11 @@ def stage(
     folders.refuse(out, name, old or begun)
 
     def matches(made: dict[str, Any] | None) -> bool:
-        return made is not None and all(made.get(k) == v for k, v in wanted.items())
+        if made is None or any(made.get(k) != v for k, v in wanted.items() if k != "inputs"):
+            return False
+        if by_content:
+            return [one.get("sha256") for one in made.get("inputs", [])] == [hashes[path] for path in given]
+        return bool(made.get("inputs") == wanted["inputs"])
 
     if old is not None and matches(old):
         why = difference(out, old, verify=verify)
@@ -295,7 +301,7 @@ def stage(
         tell(f"{out}: {why}; the stage is done again")
 
     def begin() -> Path:
-        if old is not None or begun is None or any(begun.get(k) != v for k, v in wanted.items()):
+        if old is not None or not matches(begun):
             # BEGUN names the config only after the old files are gone: otherwise an interruption here would make them
             # look like the work of this config.
             paths.begin(out, canonical({"stage": name}), commit=FILE)
