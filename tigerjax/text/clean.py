@@ -92,7 +92,7 @@ def _clean_block(job: _Job, block: records.FileBlock) -> dict[str, Any]:
                 yield line.strip() if result == record else jsonl.dumped(result)
 
     parts.save_lines(job.work / f"clean-{block.number}.jsonl", cleaned())
-    scan.save_met(job.work, block.number, met)
+    scan.save_met(job.work, block.number, met, block.path)
     parts.save_npy(job.work / f"kept-{block.number}.npy", np.array(kept, np.int64))
     samples.save(job.work, block.number, tally.samples)
     manifest.write_json(job.work / f"bad-{block.number}.json", tally.bad)
