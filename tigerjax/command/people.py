@@ -180,7 +180,8 @@ def _pull(dir: Path, server: Any, json: Path | None) -> None:
         try:
             align.import_labels(dir, tuple(files), json)
         except DataError as error:  # without the folder, which is gone by then
-            raise DataError(str(error).replace(f"{scratch}/", "")) from error
+            error.args = (str(error).replace(f"{scratch}/", ""),)
+            raise
 
 
 def _questions(project: Any, index: int) -> dict[str, list[dict[str, Any]]]:

@@ -235,6 +235,7 @@ class Stage:
         return self._begin() / name
 
 
+# The nine say which stage it is (name, config, inputs, seed) and how it is looked at; a stage gives the few it means.
 @contextlib.contextmanager
 def stage(
     out: str | Path,
