@@ -39,7 +39,10 @@ export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
 MINUTES ?= 60
 FAULT_POINTS ?= 20
 
-.PHONY: help venv peers quickstart test fuzz test-slow lint format docs bench replicate drill drill-faults drill-slurm lock clean
+# Options of `make drill-image`.
+HOW ?=
+
+.PHONY: help venv peers quickstart test fuzz test-slow lint format docs bench replicate drill drill-faults drill-slurm drill-image lock clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -114,6 +117,9 @@ drill-faults: venv ## fifty faults in a run of four processes: none loses a save
 
 drill-slurm: venv ## a run under a real Slurm, which loses a node's task and is queued again (root; slurm-wlm and munge)
 	@$(BIN)/python benchmarks/studies/drill_slurm.py
+
+drill-image: venv ## the image of launch/Dockerfile built and tried; without a Docker daemon: HOW="--python DIR" (docs/OPERATIONS.md)
+	@$(BIN)/python benchmarks/studies/image.py $(HOW)
 
 # The versions stay, and so do the lines of text above them. --universal keeps the files of every platform.
 lock: ## the hashes of the locks anew, after a version in one was changed by hand (needs uv: pip install uv)

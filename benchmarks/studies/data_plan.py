@@ -23,6 +23,8 @@ from tigerjax.plan import data_cost
 
 RIGHT = 0.25
 STAGES = ("clean", "exact", "near", "against-sft", "decontaminate", "cache")
+MORE = ("language", "soft", "substrings")
+"""Measured where --stages names them."""
 
 
 def full(stages: Stages, wanted: data_cost.PlannedStages, files: list[Path], work: Path) -> tuple[dict[str, Any], int]:
@@ -41,7 +43,7 @@ def full(stages: Stages, wanted: data_cost.PlannedStages, files: list[Path], wor
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", type=float, nargs="+", default=[20, 60, 180], help="MB of text")
-    parser.add_argument("--stages", nargs="+", choices=STAGES, default=STAGES)
+    parser.add_argument("--stages", nargs="+", choices=(*STAGES, *MORE), default=STAGES)
     parser.add_argument("--work", type=Path, default=Path("runs/data_plan"))
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()

@@ -1,6 +1,7 @@
 """Rows cached by workers are the rows of the files, whatever the blocks; errors are the same."""
 
 import itertools
+import json
 
 import numpy as np
 import pytest
@@ -59,6 +60,55 @@ def test_rows_cached_by_workers_are_those_cached_here_byte_for_byte(registered, 
         mine, theirs = manifest.read(folder), manifest.read(beam[task])
         assert mine["figures"] == theirs["figures"] and mine["outputs"] == theirs["outputs"]
         assert theirs["figures"]["tokenizer_sha256"] and theirs["figures"]["tokens"] > 0
+
+
+def choosing(work, folder, kind):
+    """A mixture whose source chooses among its records, which have ids of their own, shared ones, or none."""
+    texts = list(itertools.islice(records.documents(work / "pretrain" / "corpus_zh.jsonl"), 60))
+    for name, given in (("a", texts[:30]), ("b", texts[20:50]), ("c", texts[40:60])):
+        weighed = ({**d, "weight": (0, 0.4, 1, 2.5)[n % 4]} for n, d in enumerate(given))
+        jsonl.write_jsonl(folder / f"{name}.jsonl", ({k: v for k, v in d.items() if k != "id"} for d in weighed)
+                          if name == "c" else weighed)  # fmt: skip
+    jsonl.write_jsonl(folder / "c.jsonl", ({"text": d["text"]} for d in texts[40:60] * 2))
+    jsonl.write_jsonl(folder / "clusters.jsonl", [{"all": [texts[1]["id"], texts[2]["id"], texts[41]["id"]]}])
+    files = tuple(folder / f"{name}.jsonl" for name in "abc")
+    tokenizer, out = work / "tokenizer", folder / "clusters.jsonl"
+    if kind == "passes":
+        mixture.pretraining("chosen", tokenizer=tokenizer, sources={"x": mixture.Source(files, passes=3)})
+    elif kind == "both":
+        source = mixture.Source(files, passes=2, held_out=0.3, clusters=out)
+        mixture.pretraining("chosen", tokenizer=tokenizer, sources={"x": source})
+    elif kind == "held_out":
+        mixture.pretraining("chosen", tokenizer=tokenizer, sources={"x": mixture.Source(files, held_out=0.3)})
+    else:
+        examples = [json.loads(line) for line in (work / "sft" / "sft.jsonl").read_text().splitlines()][:80]
+        for n, example in enumerate(examples):
+            example["weight"] = n % 3
+        jsonl.write_jsonl(folder / "sft.jsonl", examples)
+        source = mixture.Source(folder / "sft.jsonl", held_out=0.4)
+        if kind == "sft":
+            mixture.sft("chosen", tokenizer=tokenizer, examples=source)
+        else:
+            text = {"x": mixture.Source(folder / "a.jsonl")}
+            shares = {"instruct": source, "instruct_fraction": 0.1}
+            mixture.holistic("chosen", tokenizer=tokenizer, zh=text, en=text, **shares)
+
+
+@pytest.mark.parametrize("on", ["DirectRunner", "by-blocks"])
+@pytest.mark.parametrize("kind", ["passes", "held_out", "both", "sft", "plain"])
+def test_a_source_chooses_on_workers_as_it_does_here(work, by_blocks, tmp_path, monkeypatch, capsys, kind, on):
+    monkeypatch.setattr(block, "BLOCK_BYTES", 12_000)
+    monkeypatch.setattr(block, "SCAN_BYTES", 2_000)
+    choosing(work, tmp_path, kind)
+    how = {"tokenizer": work / "tokenizer", "seq_len": L}
+    here = mixture.cache("chosen", Caching(cache_dir=tmp_path / "here", **how))
+    far = mixture.cache("chosen", Caching(cache_dir=tmp_path / "far", runner=on, **how))
+    for task, folder in here.items():
+        mine, theirs = manifest.read(folder), manifest.read(far[task])
+        assert mine["figures"] == theirs["figures"] and mine["outputs"] == theirs["outputs"], task
+    figures = [manifest.read(folder)["figures"] for folder in here.values()]
+    assert any(own.get("held_out") for own in figures) == (kind != "passes")
+    assert any(own.get("passes") for own in figures) == (kind in ("passes", "both"))
 
 
 def test_batches_from_cached_rows_are_those_from_the_raw_files(registered, tmp_path):

@@ -201,5 +201,3 @@ def test_what_cannot_be_held_out_is_one_line(place, work):
         opened(work, "held.text=text.jsonl")
     with pytest.raises(DataError, match=r"held-out set nothing: nothing\.jsonl: no such file"):
         opened(work, "nothing.jsonl")
-    with pytest.raises(ConfigError, match="holds records out, which only local does"):
-        mixture.cache("held", Caching(tokenizer=work / "tokenizer", cache_dir="rows", seq_len=L, runner="DirectRunner"))

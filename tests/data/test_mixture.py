@@ -305,7 +305,7 @@ def test_unknown_mixtures_and_modules_are_config_errors_with_near_misses(registe
     with pytest.raises(ConfigError, match=r"'holistic_tset' is not registered.*holistic_test"):
         mixture.open_loader(config(registered, "holistic_tset"), batch_rows=4, seed=0)
     bad = json.loads(json.dumps({"mixture": "x", "tokenizer": "t", "cache_dir": "c", "seq_len": 8}))
-    with pytest.raises(ConfigError, match=r"names no\.such\.module"):
+    with pytest.raises(ConfigError, match=r"no\.such\.module cannot be imported"):
         mixture.open_loader(DataConfig(modules=("no.such.module",), **bad), batch_rows=4, seed=0)
 
 

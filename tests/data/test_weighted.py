@@ -7,7 +7,6 @@ import pytest
 
 from tigerjax.config import DataConfig
 from tigerjax.data import mixture, weighted
-from tigerjax.data.caching import Caching
 from tigerjax.errors import ConfigError, DataError
 from tigerjax.files import jsonl, manifest
 from tigerjax.tokenizer.load import Tokenizer
@@ -25,10 +24,14 @@ def test_over_all_passes_a_document_stands_as_often_as_its_weight_says():
     assert {weighted.times("a", 0.5, number, 2) for number in (0, 1)} == {0, 1}
 
 
-@pytest.mark.parametrize("weight", [-0.1, "2", 101, float("inf"), True])
+@pytest.mark.parametrize("weight", [-0.1, "much", 101, float("inf"), True])
 def test_a_weight_that_is_none_is_refused(weight):
     with pytest.raises(DataError, match=r"document 'a': weight .* must be a number from 0 to 100"):
         weighted.weight_of({"id": "a", "weight": weight})
+
+
+def test_a_csv_holds_a_weight_as_text_and_an_empty_field_is_none():
+    assert weighted.weight_of({"weight": "2"}) == 2.0 and weighted.weight_of({"weight": ""}) == 1.0
 
 
 WEIGHTS = {"none": 0.0, "half": 0.5, "one": 1.0, "twice": 2.0}
@@ -84,14 +87,10 @@ def test_without_passes_weights_are_not_read_and_a_line_says_so(source, capsys):
     assert "passes" not in loader.sources[0].figures and loader.sources[0].epoch_rows == loader.sources[0].rows
 
 
-def test_passes_are_of_documents_and_are_made_by_one_process(source, tmp_path):
+def test_passes_are_of_documents(source):
     path, tokenizer, _ = source
     with pytest.raises(ConfigError, match="reads the weights of documents"):
         mixture.sft("weighted_sft", tokenizer=tokenizer, examples=mixture.Source(path, passes=2))
-    mixture.pretraining("weighted_far", tokenizer=tokenizer, sources={"x": mixture.Source(path, passes=2)})
-    how = Caching(tokenizer=tokenizer, cache_dir=tmp_path, seq_len=L, runner="DirectRunner")
-    with pytest.raises(ConfigError, match="the source has passes, which only local makes"):
-        mixture.cache("weighted_far", how)
 
 
 def test_passes_that_are_not_all_rows_of_a_folder_are_refused(source):

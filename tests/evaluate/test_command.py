@@ -126,10 +126,15 @@ def test_long_rows_are_measured_and_drawn_and_options_that_do_not_belong_are_ref
     for more, message in (
         (["--tasks", "boolq"], "give either --tasks"),
         (["--chat", "--limit", "3"], "--length does not read --limit, --chat"),
-        (["--text"], "give their files with --text"),
-        (["--times", "4", "4000"], "give more text of this language, or smaller --times"),
     ):
         assert main([*long, *more]) in (2, 3)
+        assert message in capsys.readouterr().err
+    for words_of, others, message in (
+        (["--text", str(text)], ["--text"], "give their files with --text"),
+        (["--times", "1", "2"], ["--times", "4", "4000"], "give more text of this language, or smaller --times"),
+    ):
+        at = long.index(words_of[0])
+        assert main([*long[:at], *others, *long[at + len(words_of) :]]) in (2, 3)
         assert message in capsys.readouterr().err
     assert main(command) == 2
     assert "give either --tasks" in capsys.readouterr().err

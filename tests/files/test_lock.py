@@ -15,7 +15,7 @@ from tigerjax.command import cli
 from tigerjax.convert import hf, read
 from tigerjax.errors import ConfigError
 from tigerjax.files import lock
-from tigerjax.files.lock import NAME, locked
+from tigerjax.files.lock import NAME, locked, locked_beside
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -42,6 +42,12 @@ def test_the_second_command_in_a_folder_is_refused_and_told_by_whom(tmp_path):
     finally:
         process.kill()
         process.wait()
+
+
+def test_a_place_that_takes_no_file_is_not_said_to_be_in_use():
+    with pytest.raises(ConfigError, match="/proc/x: no file can be made in /proc; give another folder"):
+        with locked_beside(Path("/proc/x"), wait_s=0):
+            raise AssertionError
 
 
 def test_a_killed_command_leaves_no_lock(tmp_path):

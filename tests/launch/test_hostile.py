@@ -162,7 +162,7 @@ def test_an_impossible_mesh_an_unknown_override_and_a_config_that_cannot_be_impo
         ("gke", (CONFIG,), "the mesh of configs/tiger_70b_pretrain.py has 256 devices, but this target has 64"),
         ("slurm", (CONFIG, "--mesh.fsdpp", "8"), "no option --mesh.fsdpp"),
         ("local", (str(broken),), "No module named 'sibling_that_is_elsewhere'"),
-        ("local", (CONFIG, "--data.modules", "no.such.module"), "data.modules names no.such.module"),
+        ("local", (CONFIG, "--data.modules", "no.such.module"), "data.modules: no.such.module cannot be imported"),
     ]:
         done = launch(target, *arguments, "--dry-run", TIGERJAX=tigerjax, **SETTINGS)
         assert done.returncode == 2 and words in done.stderr and done.stdout == "", (target, done)

@@ -5,11 +5,12 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from tigerjax.command.cli import main
-from tigerjax.command.data_plan import StagesOptions
+from tigerjax.command.data_plan import Stage, StagesOptions
 from tigerjax.errors import ConfigError, DataError
 from tigerjax.files import jsonl
 from tigerjax.plan import data_cost, data_sample
@@ -71,16 +72,52 @@ def test_tokens_are_worth_the_chip_hours_of_a_training_plan():
 
 
 def test_a_stage_that_fails_is_one_line(tmp_path):
-    (tmp_path / "x.jsonl").write_text('{"id": "a"}\n' * 9, encoding="utf-8")
+    (tmp_path / "x.jsonl").write_text('{"id": "a"}\n' * 90_000, encoding="utf-8")
     wanted = data_cost.PlannedStages(stages=["clean"])
-    with pytest.raises(DataError, match="the sample's stage clean failed: tigerjax: "):
-        data_cost.plan([tmp_path / "x.jsonl"], 1.0, 0.001, wanted, READING, print)
+    with pytest.raises(
+        DataError, match=r"stage clean of a sample of your text failed: record \d+: .*; correct"
+    ) as caught:
+        data_cost.plan([tmp_path / "x.jsonl"], 1.0, 0.5, wanted, READING, print)
+    assert "sample.jsonl" not in str(caught.value)
+
+
+def test_every_stage_of_text_can_be_planned(tmp_path):
+    """Each is a command that there is, and takes the options that it is given."""
+    wanted = data_cost.PlannedStages(
+        stages=(), sft=[tmp_path], evaluation_sets=[tmp_path], quality_model=tmp_path, tokenizer=tmp_path
+    )
+    for stage in get_args(Stage):
+        words = data_cost.command(stage, [EMBEDDED / "corpus_zh.jsonl"], tmp_path / "out", wanted)
+        if stage != "cache":
+            assert words[1:3] == ["-m", "tigerjax"]
+            assert main([*words[3:], "--dry-run"]) == 0, stage
+
+
+def test_files_that_hold_less_than_the_sample_are_planned_from_and_too_small_ones_refused(tmp_path, monkeypatch):
+    sizes = []
+
+    def run(stage, given, work, wanted):
+        sizes.append(given[0].stat().st_size)
+        (work / "out").mkdir(parents=True)
+        (work / "out" / "x.jsonl").write_bytes(b"{}")
+        return data_cost.Measured(sizes[-1] / 1e6, 0.1, 1, 0, 1)
+
+    monkeypatch.setattr(data_cost, "run", run)
+    path, wanted = tmp_path / "x.jsonl", data_cost.PlannedStages(stages=["clean"])
+    path.write_text("".join(json.dumps({"id": str(n), "text": "tiger " * 20}) + "\n" for n in range(3000)))
+    figures = data_cost.plan([path], 1000.0, 64.0, wanted, READING, print)  # the files are a pilot's
+    assert sizes[0] < 0.3 * sizes[1] and sizes[1] == path.stat().st_size
+    assert figures["stages"]["clean"]["core_hours"] == pytest.approx(1000 / 3600, rel=0.01)
+    path.write_text('{"id": "a"}\n' * 9)
+    with pytest.raises(DataError, match=r"x.jsonl: 0.000 MB of text, of which no smaller sample can be taken"):
+        data_cost.plan([path], 1000.0, 64.0, wanted, READING, print)
 
 
 @pytest.mark.parametrize(
     ("given", "says"),
     [
         ({"stages": ("against-sft",)}, "stage against-sft and --sft need each other"),
+        ({"stages": ("quality",)}, "stage quality and --quality-model need each other"),
         ({"tokenizer": Path("t")}, "stage cache and --tokenizer need each other"),
         ({"stages": ("cache", "clean"), "tokenizer": Path("t")}, "give each stage once, and cache as the last"),
         ({"stages": ("clean", "clean")}, "give each stage once"),

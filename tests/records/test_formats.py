@@ -3,6 +3,7 @@
 import gzip
 import json
 import lzma
+import os
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -172,7 +173,16 @@ def test_a_csv_row_of_too_many_values_is_named(tmp_path):
         list(records.documents(tmp_path / "a.csv"))
 
 
-def test_folders_that_are_not_read_say_what_to_name_instead(tmp_path):
+def test_a_column_of_bytes_that_are_no_text_is_named(tmp_path):
+    table = pa.table({"id": ["a"], "text": ["one"], "said": [b"word"], "image": [b"\xff\x00"]})
+    pq.write_table(table.drop_columns("image"), tmp_path / "fine.parquet")
+    assert [r["said"] for r in records.documents(tmp_path / "fine.parquet")] == ["word"]
+    pq.write_table(table, tmp_path / "a.parquet")
+    with pytest.raises(DataError, match=r"id 'a', field 'image': bytes that are no text .*; remove the column"):
+        list(records.documents(tmp_path / "a.parquet"))
+
+
+def test_folders_that_are_not_read_say_what_to_name_instead(tmp_path, capsys):
     (tmp_path / "folder").mkdir()
     with pytest.raises(DataError, match=r"folder: a folder without dataset_info\.json .*name the files in it"):
         list(records.documents(tmp_path / "folder"))
@@ -180,6 +190,13 @@ def test_folders_that_are_not_read_say_what_to_name_instead(tmp_path):
     (tmp_path / "splits" / "dataset_dict.json").write_text('{"splits": ["test"]}')
     with pytest.raises(DataError, match=r"splits: has the splits \['test'\], but 'train' is read"):
         list(records.documents(tmp_path / "splits"))
+    save_dataset(tmp_path / "splits" / "train", GIVEN)
+    (tmp_path / "splits" / "dataset_dict.json").write_text('{"splits": ["test", "train"]}')
+    assert len(list(records.documents(records.expand([tmp_path / "splits"])[0]))) == len(GIVEN)
+    assert "splits: the split 'train' is read, and not test; name a split's own folder" in capsys.readouterr().err
+    os.mkfifo(tmp_path / "pipe.jsonl")
+    with pytest.raises(DataError, match=r"pipe\.jsonl: is a pipe or a device, which is read only once; write it"):
+        records.expand([tmp_path / "pipe.jsonl"])
     state = tmp_path / "splits" / "test" / "state.json"
     state.write_text(json.dumps({**json.loads(state.read_text()), "_indices_files": [{"filename": "i.arrow"}]}))
     with pytest.raises(DataError, match=r"call dataset\.flatten_indices\(\)"):

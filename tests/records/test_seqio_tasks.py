@@ -113,7 +113,7 @@ def test_a_task_that_cannot_be_read_is_one_line(folder):
     good = json.loads((folder / "lines.seqio").read_text())
     with pytest.raises(DataError, match=r"has the splits \['train'\], not 'test'"):
         read(**good, split="test")
-    with pytest.raises(ConfigError, match="names no_such_module, which cannot be imported"):
+    with pytest.raises(ConfigError, match="no_such_module cannot be imported"):
         read(task="x", modules=["no_such_module"])
     with pytest.raises(ConfigError, match=r"no SeqIO task 'nothing_like_it'"):
         read(task="nothing_like_it")

@@ -137,6 +137,24 @@ def test_a_page_that_the_crawler_cut_is_read_as_far_as_it_goes_and_another_cut_o
     assert made["counts"]["dropped"] == {"bad": 1}
 
 
+def test_a_page_without_a_charset_is_chinese_where_its_characters_are_common_ones(tmp_path):
+    chinese = "<p>老虎生活在森林里，夜里出来寻找食物。</p>"
+    latin = "<p>Ces élèves étaient très âgés, où sont-ils allés déjà, à la forêt?</p>"
+    content = [
+        response(1, http(chinese.encode("gbk"), "text/html")),
+        response(2, http(chinese.encode("gb18030"), "text/plain")),
+        response(3, http(latin.encode("latin-1"), "text/html")),
+        response(4, http(chinese.encode("big5", "ignore"), "text/html")),
+        response(5, http(chinese.encode("gbk"), "text/html; charset=utf-8")),  # it says something else
+        response(6, http(chinese.encode(), "text/html")),
+    ]
+    (tmp_path / "a.warc").write_bytes(b"".join(content))
+    made = clean_files([tmp_path / "a.warc"], tmp_path / "out", max_bad_fraction=1)
+    texts = [record["text"] for _, record in jsonl.read_jsonl(tmp_path / "out" / "a.jsonl")]
+    assert texts == ["老虎生活在森林里，夜里出来寻找食物。"] * 3
+    assert made["counts"]["dropped"] == {"bad": 3}
+
+
 def test_pages_that_cannot_be_decoded_go_to_quarantine(tmp_path):
     good = [response(n, http(b"<p>ok</p>", "text/html")) for n in range(3)]
     bad = [

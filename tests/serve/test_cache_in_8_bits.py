@@ -13,6 +13,7 @@ from tigerjax.checkpoint.loaded import quantised
 from tigerjax.config import FLOAT32, MeshConfig
 from tigerjax.model import cache as kv
 from tigerjax.model import decode, families
+from tigerjax.model.quantised import rounded
 from tigerjax.sample import slots
 from tigerjax.sample.engine import Batching, SamplingConfig, generate
 from tigerjax.serve.engine import Ask, Engine
@@ -63,7 +64,8 @@ def test_a_token_that_is_held_is_off_by_half_a_step_of_its_own_scale(stacks):
     one_more = tuple(x[:, :, 0] for x in keys), tuple(x[:, :, 1] for x in values)
     made, want = (kv.append(one, *one_more, one.lengths_B) for one in (made, want))
     assert sum(a.nbytes for a in jax.tree.leaves(made[:2])) < 0.4 * sum(a.nbytes for a in jax.tree.leaves(want[:2]))
-    for held, whole, axes in ((made.keys, want.keys, (3, 4)), (made.values, want.values, (4, 3))):
+    keys = tuple(kv.mixed(one, 3) for one in want.keys)
+    for held, whole, axes in ((made.keys, keys, (3, 4)), (made.values, want.values, (4, 3))):
         for one, other in zip(held, whole, strict=True):
             scales = one.scales_LBK1S.transpose(0, 1, 2, *axes)
             assert one.numbers.dtype == jnp.int8 and scales.shape == (
@@ -74,6 +76,35 @@ def test_a_token_that_is_held_is_off_by_half_a_step_of_its_own_scale(stacks):
             )
             assert (jnp.abs(one.numbers * scales - other) <= scales * 0.5001).all()
             assert jnp.abs(other).max() > 0.5
+
+
+@pytest.mark.parametrize("H", [1, 10, 12, 64])
+def test_mixed_queries_and_keys_have_the_products_of_the_queries_and_keys(H):
+    q_TH, k_TH = np.random.default_rng(1).normal(size=(2, 5, H)).astype(np.float32)
+    np.testing.assert_allclose(kv.mixed(q_TH) @ kv.mixed(k_TH).T, q_TH @ k_TH.T, atol=1e-5)
+    np.testing.assert_allclose(kv.mixed(kv.mixed(k_TH.T, 0), 0), k_TH.T, atol=1e-6)
+
+
+def test_a_feature_that_is_much_larger_than_the_others_does_not_hide_them():
+    rng = np.random.default_rng(2)
+    K, H, S = 2, 64, 40
+    k_LBKHS = rng.normal(size=(1, 1, K, H, S)).astype(np.float32)
+    k_LBKHS[..., 5, :] *= 30
+    q_BTNH = rng.normal(size=(1, 1, K, H)).astype(np.float32)
+    q_BTNH[..., 5] /= 30
+    plain = kv.Cache((jnp.asarray(k_LBKHS),), (jnp.ones((1, 1, K, S, H)),), jnp.array([S]))
+    (held,) = kv.in_form_of(plain, kv.empty((1, 1, K, H, S), "float32", FORM)).keys
+    as_they_are = rounded(plain.keys[0], (3,), "int8")
+    scores = [
+        np.einsum("BTKH,LBKHS->KS", q_BTNH, k)
+        for k in (
+            k_LBKHS,
+            kv.mixed(held.numbers * held.scales_LBK1S, 3),
+            as_they_are.values * as_they_are.scales,
+        )
+    ]
+    off, off_as_they_are = (np.square(one - scores[0]).mean() for one in scores[1:])
+    assert off < off_as_they_are / 4, (off, off_as_they_are)
 
 
 def test_logits_are_near_those_of_a_cache_in_float32(tiny):

@@ -105,7 +105,7 @@ def test_what_is_typed_wrongly_is_named_and_the_conversation_goes_on(engine, cap
     chat = chat_with(engine)
     typed(
         chat, "/tempratur 1", "/n four", "/n", "/n 100000", "/temperature 1000", "/nothing", "/temperature 0", "/n 2",
-        "/system X", "/system", "/reset", "/help", "", "//slash", "/quit", "never reached",
+        "/system X", "/system", "/reset", "/help", "", "//slash", "/quit now", "/quit", "never reached",
     )  # fmt: skip
     out, err = capsys.readouterr()
     assert "no command /tempratur (`/help` lists them); did you mean /temperature?" in err
@@ -113,6 +113,7 @@ def test_what_is_typed_wrongly_is_named_and_the_conversation_goes_on(engine, cap
     assert "\n/n needs a number; type /n 4\nn=100000 must be a whole number at least 1 and at most 128\n" in err
     assert "temperature=1000.0 must be at least 0 and at most 100" in err
     assert "no command /nothing (`/help` lists them)" in err
+    assert "/quit takes nothing behind it; type /quit alone to end" in err
     assert "temperature is 0 from now on\nn is 2 from now on\nthe instruction holds" in out
     assert all(line in out for line in screen.HELP)
     assert chat._question == [{"role": "user", "content": "/slash"}] and len(chat.answers) == 2

@@ -35,6 +35,13 @@ def test_a_killed_worker_ends_the_step_with_one_line(tmp_path):
         runner.each(killed, range(4), tmp_path, "scan")
 
 
+@pytest.mark.parametrize("name", ["lokal", "Local", "sparkk://host:7077", "slrum --mem=4G"])
+def test_a_misspelt_runner_is_refused_before_beam_is_asked(name, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: pytest.fail("Beam was looked for"))
+    with pytest.raises(ConfigError, match=rf"runner '{name}': it is not known; give local, spark://HOST:PORT"):
+        Runner(name)
+
+
 def test_a_stage_whose_worker_is_killed_exits_1_and_leaves_nothing(tmp_path, monkeypatch, capsys):
     for name in ("a", "b"):
         jsonl.write_jsonl(tmp_path / f"{name}.jsonl", [{"id": name, "text": "some text"}])

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from stage_runs import FILES, assert_same, documents, stages
+from stage_runs import FILES, STAGES, assert_changed, assert_same, documents, needs, stages
 
 from tigerjax.command.cli import main
 
@@ -32,7 +32,12 @@ def cluster(tmp_path_factory):
     with socket.socket() as free:  # the two ports behind it are free as well, as a rule
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
-    env = {"SLURM_CONF": str(folder / "slurm.conf"), "PYTHONPATH": str(ROOT), "SLURM_UP_PORT": port}
+    # Elements run no test's code: they import tigerjax from this checkout, and the functions of `tasks`.
+    path = os.pathsep.join([str(ROOT), str(Path(__file__).parent)])
+    env = {"SLURM_CONF": str(folder / "slurm.conf"), "PYTHONPATH": path, "SLURM_UP_PORT": port}
+    env["SLURM_UP_MORE"] = (
+        "SchedulerParameters=batch_sched_delay=1"  # Slurm waits 3 s before it starts the next element
+    )
     before = {name: os.environ.get(name) for name in env}
     os.environ.update(env)
     try:
@@ -58,11 +63,13 @@ def corpus(tmp_path_factory):
     return documents(tmp_path_factory.mktemp("corpus"))
 
 
-@pytest.mark.parametrize("stage", ["clean", "near"])
+@pytest.mark.parametrize("stage", STAGES)
 def test_a_stage_on_slurm_writes_the_bytes_of_local(cluster, corpus, stage, tmp_path, monkeypatch):
+    needs(stage)
     monkeypatch.chdir(tmp_path)
-    words = ["data", *stages(corpus)[stage], "--out"]
+    words = [*stages(corpus)[stage], "--out"]
     assert main([*words, "local"]) == 0
+    assert_changed(tmp_path / "local")
     assert main([*words, "on-slurm", "--runner", "slurm --partition=cpu"]) == 0
     assert_same(tmp_path / "local", tmp_path / "on-slurm")
 
@@ -79,16 +86,19 @@ def test_a_bad_record_is_the_one_line_of_local(cluster, corpus, tmp_path, capsys
 
 
 def test_an_element_that_is_killed_in_the_middle_changes_no_byte(cluster, corpus, tmp_path):
-    words = ["data", *stages(corpus)["near"], "--out"]
+    words = [*stages(corpus)["near"], "--out"]
     assert main([*words, str(tmp_path / "local")]) == 0
     command = [sys.executable, "-m", "tigerjax", *words, str(tmp_path / "slurm"), "--runner", "slurm"]
     stage = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     try:
         while not (made := list(tmp_path.glob("slurm.partial*/work-*/part-*.npz"))) and stage.poll() is None:
             time.sleep(0.02)
-        listed = subprocess.run(["squeue", "--noheader", "--format=%A"], capture_output=True, text=True).stdout
-        victim = listed.split()[0]
-        subprocess.run(["scancel", "--signal=KILL", victim], check=True)
+        assert stage.poll() is None, stage.communicate()
+        # A running one: the signal for one that waits would cancel all of its array.
+        squeue = ["squeue", "--noheader", "--states=RUNNING", "--format=%A"]
+        while not (running := subprocess.run(squeue, capture_output=True, text=True).stdout.split()):
+            assert stage.poll() is None, stage.communicate()
+        subprocess.run(["scancel", "--signal=KILL", running[0]], check=True)
         assert 0 < len(made) < 2 * FILES, "it was to be killed in the middle"
         _, said = stage.communicate(timeout=400)
     finally:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import spark_cluster
 import tasks
-from stage_runs import FILES, assert_same, documents, stages
+from stage_runs import FILES, STAGES, assert_changed, assert_same, documents, needs, stages
 
 from tigerjax.command.cli import main
 from tigerjax.errors import ConfigError, DataError, WorkerLost
@@ -42,16 +42,30 @@ def corpus(tmp_path_factory):
     return documents(tmp_path_factory.mktemp("corpus"))
 
 
-@pytest.mark.parametrize("stage", ["clean", "exact", "near", "against-sft", "decontaminate"])
+@pytest.mark.parametrize("stage", STAGES)
 @pytest.mark.slow
 @needs_spark
 def test_a_stage_on_spark_writes_the_bytes_of_local(cluster, corpus, stage, tmp_path, monkeypatch, capsys):
+    needs(stage)
     monkeypatch.chdir(tmp_path)
-    words = ["data", *stages(corpus)[stage], "--out"]
+    words = [*stages(corpus)[stage], "--out"]
     assert main([*words, "local"]) == 0
+    assert_changed(tmp_path / "local")
     assert main([*words, "spark", "--runner", cluster.url]) == 0
     assert_same(tmp_path / "local", tmp_path / "spark")
     assert "mb_per_s_per_core" in json.loads(Path("spark/manifest.json").read_text())["figures"]
+
+
+@pytest.mark.slow
+@needs_spark
+def test_a_tokenizer_is_measured_and_checked_on_spark_as_here(cluster, corpus, work, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    texts = ["--text", *map(str, sorted(corpus.glob("zh-*.jsonl")))]
+    for name, more in (("stats", []), ("verify", ["--base", str(work / "base_tokenizer")])):
+        words = ["tokenizer", name, str(work / "tokenizer"), *more, *texts]
+        assert main([*words, "--json", f"{name}_here.json"]) == main([*words, "--workers", "2"]) == 0
+        assert main([*words, "--json", f"{name}_spark.json", "--runner", cluster.url]) == 0
+        assert Path(f"{name}_here.json").read_bytes() == Path(f"{name}_spark.json").read_bytes()
 
 
 @pytest.mark.slow
@@ -120,7 +134,7 @@ def test_workers_without_our_code_are_one_line(cluster, tmp_path, monkeypatch):
 @needs_spark
 def test_a_worker_that_is_killed_in_the_middle_changes_no_byte(cluster, corpus, tmp_path):
     """It dies with its executor and its tasks as soon as the first part is written; the other one does its work."""
-    words = ["data", *stages(corpus)["near"], "--out"]
+    words = [*stages(corpus)["near"], "--out"]
     assert main([*words, str(tmp_path / "local")]) == 0
     command = [sys.executable, "-m", "tigerjax", *words, str(tmp_path / "spark"), "--runner", cluster.url]
     env = os.environ | {"PYTHONPATH": os.pathsep.join([str(spark_cluster.ROOT), os.environ.get("PYTHONPATH", "")])}

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tigerjax import records
+from tigerjax.command.cli import main
 from tigerjax.errors import ConfigError, DataError
 from tigerjax.files import jsonl
 from tigerjax.records import block
@@ -96,6 +97,19 @@ def test_bad_lines_are_quarantined_up_to_a_fraction(tmp_path):
     made = clean_files([path], tmp_path / "out", max_bad_fraction=0.01)
     assert made["counts"] == {"in": 100, "out": 99, "dropped": {"bad": 1}}
     assert "\\xff" in json.loads((tmp_path / "out" / "quarantine.json").read_text())[0]["line"]
+
+
+def test_the_command_says_where_the_bad_lines_are(tmp_path, capsys):
+    path = tmp_path / "x.jsonl"
+    path.write_text('{"text": "a"}\nno record\n{"text": "b"}\n')
+    words = ["data", "clean", "--input", str(path), "--max-bad-fraction", "0.5", "--out"]
+    assert main([*words, str(tmp_path / "out")]) == 0
+    said = capsys.readouterr()
+    place = tmp_path / "out" / "quarantine.json"
+    assert f"1 lines are no records; they stand with their errors in {place}" in said.out + said.err
+    path.write_text('{"text": "a"}\n')
+    assert main([*words, str(tmp_path / "fine")]) == 0
+    assert "quarantine" not in "".join(capsys.readouterr())
 
 
 def test_a_denied_source_is_an_error_unless_drops_are_asked_for(tmp_path):

@@ -2,13 +2,15 @@
 
 import json
 import random
+import re
+import sys
 
 import pytest
 
 from tigerjax.errors import ConfigError, DataError
 from tigerjax.files import jsonl
 from tigerjax.text import quality
-from tigerjax.text.quality import train
+from tigerjax.text.quality import scorer, train
 from tigerjax.text.quality_scores import Use, score_files
 
 DRAW = random.Random(4)
@@ -60,12 +62,71 @@ def test_a_function_of_ones_own_scores_too(files, tmp_path, monkeypatch):
     made = score_files([files / "docs.jsonl"], "my_scorer:odd", tmp_path / "out")
     assert set(made["figures"]["by_score"]) <= {"0.0", "0.9"}
     assert any(entry["path"].endswith("my_scorer.py") for entry in made["inputs"])
-    for wrong in ("my_scorer:none", "no_such_module:odd"):
-        with pytest.raises(ConfigError, match="cannot be imported"):
-            score_files([files / "docs.jsonl"], wrong, tmp_path / "no")
     (tmp_path / "loud.py").write_text("def all(texts):\n    return [7 for _ in texts]\n")
     with pytest.raises(DataError, match="scorer loud:all gave 7"):
         score_files([files / "docs.jsonl"], "loud:all", tmp_path / "no")
+
+
+WRONG = """import sys
+
+
+def leaves(texts):
+    sys.exit(0)
+
+
+def fails(texts):
+    raise ValueError("boom")
+
+
+def alone(texts):
+    return 0.5
+
+
+def words(texts):
+    return ["0.5"] * len(texts)
+
+
+five = 5
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "error", "said"),
+    [
+        ("wrong:leaves", DataError, r"failed with SystemExit: 0 \(.*wrong.py:5\); correct the function"),
+        ("wrong:fails", DataError, r"failed with ValueError: boom \(.*wrong.py:9\); correct the function"),
+        ("wrong:alone", DataError, "failed with TypeError: 'float' object is not iterable"),
+        ("wrong:words", DataError, r"gave '0.5' for text 1 of \d+; a score is a number from 0 to 1"),
+        ("wrong:five", ConfigError, "wrong has no function five; correct the name"),
+        ("wrong:none", ConfigError, "wrong has no function none; correct the name"),
+        ("broken:f", ConfigError, "broken cannot be imported: SyntaxError: .*; correct the name"),
+        ("ends:f", ConfigError, "ends cannot be imported: SystemExit: 0; correct the name"),
+        ("no_such_module:odd", ConfigError, "no_such_module cannot be imported: ModuleNotFoundError"),
+        ("./wrong.py:fails", ConfigError, "is neither a folder nor MODULE:FUNCTION"),
+        (":fails", ConfigError, "is neither a folder nor MODULE:FUNCTION"),
+    ],
+)
+def test_a_function_that_cannot_score_is_one_line(files, tmp_path, monkeypatch, name, error, said):
+    (tmp_path / "wrong.py").write_text(WRONG)
+    (tmp_path / "broken.py").write_text("def f(texts:\n")
+    (tmp_path / "ends.py").write_text("raise SystemExit(0)\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    for module in ("wrong", "broken", "ends"):  # each test has files of its own
+        monkeypatch.delitem(sys.modules, module, raising=False)
+    scorer.cache_clear()
+    with pytest.raises(error, match=f"scorer {re.escape(name)}:? {said}"):
+        score_files([files / "docs.jsonl"], name, tmp_path / "no")
+
+
+def test_a_csv_holds_weights_as_text_and_none_where_a_field_is_empty(tmp_path, monkeypatch):
+    (tmp_path / "same.py").write_text("def half(texts):\n    return [0.5 for _ in texts]\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "docs.csv").write_text("id,text,weight\na,The tiger walks,0.5\nb,The tiger sleeps,\n")
+    score_files([tmp_path / "docs.csv"], "same:half", tmp_path / "out", use=Use(power=1.0))
+    assert {r["id"]: r["weight"] for _, r in jsonl.read_jsonl(tmp_path / "out" / "docs.jsonl")} == {"a": 0.25, "b": 0.5}
+    (tmp_path / "docs.csv").write_text("id,text,weight\na,The tiger walks,much\n")
+    with pytest.raises(DataError, match="weight 'much' must be a number"):
+        score_files([tmp_path / "docs.csv"], "same:half", tmp_path / "no", use=Use(power=1.0))
 
 
 def test_what_cannot_be_learnt_from_is_one_line(files, model, tmp_path):

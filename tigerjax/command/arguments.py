@@ -119,7 +119,8 @@ def _spelling(word: str) -> str:
 
 
 def _parse(words: Sequence[str], known: Sequence[Option], prog: str) -> dict[str, Any]:
-    """The values of the options that occur in `words`, by the name of the option; the last one counts."""
+    """The values of the options that occur in `words`, by the name of the option. Of an option with one value the last
+    counts; a list is given once, since its first values would be lost without a word."""
     by_spelling = {spelling: option for option in known for spelling in option.spellings if not option.positional}
     positional = [option for option in known if option.positional]
     values: dict[str, Any] = {}
@@ -143,6 +144,8 @@ def _parse(words: Sequence[str], known: Sequence[Option], prog: str) -> dict[str
             continue
         while not equals and rest and not rest[0].startswith("--") and (option.many or not texts):
             texts.append(rest.pop(0))
+        if option.many and option.name in values:
+            raise ConfigError(f"{option.name} is given twice; write all its values behind one {option.name}")
         values[option.name] = _value(option, texts, prog)
     if missing := [o.shown for o in known if o.default is REQUIRED and o.name not in values]:
         raise ConfigError(f"Missing: {', '.join(missing)}; {_help(prog)}")

@@ -70,6 +70,14 @@ def chat(
         conversation.close()
 
 
+def check_reward(place: Path) -> None:
+    """Raises what `reward_scorer` would of a model that is there and no reward model, before any weight is read."""
+    from tigerjax.checkpoint.loaded import check_kind
+    from tigerjax.checkpoint.stored import open_model
+
+    check_kind(open_model(place), where=place, reward=True)
+
+
 def reward_scorer(place: Path, model: "Loaded") -> "Scorer":
     """The scorer of the reward model at `place`, which reads the tokenizer of the model.
 

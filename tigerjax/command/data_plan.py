@@ -11,7 +11,10 @@ from tigerjax.config.ranges import Count, PositiveFactor, Range, check
 from tigerjax.errors import ConfigError
 from tigerjax.terminal import tell
 
-Stage = Literal["clean", "exact", "near", "against-sft", "decontaminate", "cache"]
+Stage = Literal[
+    "clean", "language", "quality", "exact", "near", "soft", "substrings", "site-lines", "against-sft",
+    "decontaminate", "cache",
+]  # fmt: skip
 LEAST_SAMPLE_MB, SAMPLE_SHARE = 24.0, 0.001
 """A sample is a thousandth of the text, and at least so much: more than a worker holds of it at one time."""
 
@@ -23,6 +26,7 @@ class StagesOptions:
     stages: tuple[Stage, ...] = ("clean", "exact", "near")  # In the order in which they run, each on what is left
     sft: tuple[Path, ...] = ()  # Instruction data of the stage against-sft
     evaluation_sets: tuple[Path, ...] = ()  # Of the stage decontaminate
+    quality_model: Path | None = None  # Of the stage quality: the --model of `tigerjax data quality score`
     tokenizer: Path | None = None  # Of the stage cache, which counts the tokens
     seq_len: Annotated[int, Range(2, 2**24)] = 2048  # Tokens in a row of the stage cache
     training: Path | None = None  # What `tigerjax plan CONFIG --json FILE` wrote: the tokens are shown as chip-hours
@@ -32,6 +36,7 @@ class StagesOptions:
         for stage, option, there in (
             ("against-sft", "--sft", self.sft),
             ("decontaminate", "--evaluation-sets", self.evaluation_sets),
+            ("quality", "--quality-model", self.quality_model),
             ("cache", "--tokenizer", self.tokenizer),
         ):
             if (stage in self.stages) != bool(there):
@@ -85,6 +90,7 @@ def data_plan(
         stages=planned.stages,
         sft=planned.sft,
         evaluation_sets=planned.evaluation_sets,
+        quality_model=planned.quality_model,
         tokenizer=planned.tokenizer,
         seq_len=planned.seq_len,
         runner=where.runner,

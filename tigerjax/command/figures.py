@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from tigerjax.terminal import show as to_terminal
+from tigerjax.terminal import tell
 
 MOST_MEMBERS = 24  # of one figure that are shown; `--json` writes all
 
@@ -18,6 +19,8 @@ def show(figures: dict[str, Any], json: Path | None) -> None:
         has_lines = isinstance(value, Mapping) and value and all(isinstance(v, Mapping) for v in value.values())
         for name, inner in value.items() if has_lines else [("", value)]:
             to_terminal(f"{f'{key}.{name}'.rstrip('.'):24} {as_text(inner)}".rstrip())
+    if figures.get("in") and figures.get("out") == 0:
+        tell(f"tigerjax: note: nothing is left of {figures['in']:,} records; the lines above say what dropped them")
     save(figures, json)
 
 

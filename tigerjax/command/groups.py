@@ -74,6 +74,15 @@ class RunnerOptions:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class WorkOptions:
+    """Where the parts of a command that only reads are worked on. Nothing of it changes what the command finds."""
+
+    workers: Count = 1  # Processes of this machine
+    runner: str = "local"
+    """As of `tigerjax data clean`: local, spark://HOST:PORT, slurm, or another engine."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class ReadingOptions:
     """How files of records and plain text are read."""
 
@@ -89,17 +98,19 @@ def given(paths: Sequence[Path], how: RunnerOptions | ReadingOptions, ids: Ids =
     return Inputs(paths, ids, Reading(how.text_unit, int(how.max_record_mb * 1e6)))
 
 
-def runner(where: RunnerOptions) -> Any:
-    """The runner of a data stage."""
+def runner(where: RunnerOptions | WorkOptions, *, verify: bool = False) -> Any:
+    """The runner of a data stage; `verify` is that of a command whose options hold none."""
     from tigerjax.stages.runner import Runner
 
-    return Runner(where.runner, where.workers, show_progress, verify=where.verify)
+    again = where.verify if isinstance(where, RunnerOptions) else verify
+    return Runner(where.runner, where.workers, show_progress, verify=again)
 
 
 Read = Annotated[ReadingOptions, FLAT]
 Sampling = Annotated[SamplingOptions, FLAT]
 Where = Annotated[RunnerOptions, FLAT]
+At = Annotated[WorkOptions, FLAT]
 SAMPLING, FILE_SAMPLING = SamplingOptions(), FileSamplingOptions()
 TALK, OPENING, ONE_DEVICE = TalkOptions(), OpeningOptions(), MeshConfig()
-LOCAL, READ = RunnerOptions(), ReadingOptions()
+LOCAL, READ, HERE = RunnerOptions(), ReadingOptions(), WorkOptions()
 """The defaults."""

@@ -171,6 +171,7 @@ UNSET = {
     "data quality score --weight-of": "1 for all",
     "data plan --sft": "none",
     "data plan --evaluation-sets": "none",
+    "data plan --quality-model": "none",
     "data plan --tokenizer": "none",
     "data plan --training": "no chip-hours",
     "data plan --total-gb": "the size of the files",

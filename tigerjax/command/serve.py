@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from tigerjax.command.chat import reward_scorer
+from tigerjax.command.chat import check_reward, reward_scorer
 from tigerjax.command.figures import save
 from tigerjax.command.groups import ONE_DEVICE, OPENING, OpeningOptions
 from tigerjax.command.options import FLAT, OnDisk, OutFolder
@@ -31,7 +31,7 @@ class AnswerOptions:
 
     slots: Count = 16  # Answers that are decoded side by side
     context: Annotated[int, Range(2, 2**24)] | None = None  # Tokens of a prompt and its answer together
-    queue: Count = 256  # Requests that may wait for a slot; one more gets the status 429
+    queue: Count = 256  # Requests that may wait while all slots are taken; one more gets the status 429
     kept_mb: Annotated[float, Range(0, 1e6)] = 512.0  # Memory for prompts that were read before, in megabytes
     temperature: Annotated[float, Range(0, 100)] = 0.9  # Divides the logits: 0 takes the likeliest token
     top_p: PositiveShare = 0.95  # Only the likeliest tokens that have this share of the probability
@@ -80,7 +80,8 @@ def serve(
     MODEL is a run, one of its checkpoints, or a Hugging Face folder; of a quick start or an alignment it is the last
     round's. Only programs of this machine reach the server, unless --host says otherwise. A key comes from
     --api-key-file or the variable TIGERJAX_API_KEY. Ctrl-C and SIGTERM end it in order; then --json has its counts.
-    --dry-run checks options, keys and port, and says what would be served. docs/SERVING.md says more.
+    --dry-run checks options, keys, port, mesh and reward model, and says what would be served. docs/SERVING.md says
+    more.
 
     Example: tigerjax serve runs/quickstart --port 8000
     """
@@ -103,10 +104,14 @@ def serve(
     socket = server.bound(at.host, at.port)
     if not loopback and not keys:
         tell(f"warning: everybody who reaches {one_line(at.host)} can use this server; give --api-key-file")
+    devices = mesh_of_several(mesh)
+    if beside.served_name is not None and not beside.served_name.strip():
+        raise ConfigError("--served-name is empty; give the model's id, or leave it out for the name of its folder")
+    if beside.reward_model is not None:
+        check_reward(beside.reward_model)
     if dry_run:
         socket.close()
         return _rehearse([model, opening.tokenizer, beside.reward_model], at, beside, len(keys))
-    devices = mesh_of_several(mesh)
     host, port = socket.getsockname()[:2]
     url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
     with contextlib.ExitStack() as stack:

@@ -14,6 +14,7 @@ from tigerjax.config.phases import refuse_late
 from tigerjax.config.ranges import Count, PositiveShare, Range, Seed, Share
 from tigerjax.errors import ConfigError
 from tigerjax.records.ids import Ids
+from tigerjax.terminal import show as to_terminal
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -57,6 +58,8 @@ def data_clean(
         runner=runner(where),
     )
     show(manifest["counts"] | manifest["figures"], json)
+    if bad := manifest["counts"]["dropped"].get("bad"):
+        to_terminal(f"note: {bad} lines are no records; they stand with their errors in {out / 'quarantine.json'}")
 
 
 def data_dedup_exact(

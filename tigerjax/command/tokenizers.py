@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from tigerjax.command.figures import save, show
-from tigerjax.command.groups import READ, Read, given
+from tigerjax.command.groups import HERE, READ, At, Read, given, runner
 from tigerjax.command.progress import show_elapsed, show_progress
 from tigerjax.config.ranges import Count, CountOrZero, Pieces, PositiveShare, Seed
 from tigerjax.errors import GateFailed
@@ -20,12 +20,14 @@ def tokenizer_sample(
     max_sentences: Count = 10_000_000,
     seed: Seed = 0,
     reading: Read = READ,
+    at: At = HERE,
     verify: bool = False,
     json: Path | None = None,
 ) -> None:
     """Draws a share of the documents, by the hash of their ids, and cuts them into lines.
 
-    Where that is done already, --verify also compares the bytes of the output.
+    --workers and --runner change no byte of it. Where that is done already, --verify also compares the bytes of the
+    output.
 
     Example: tigerjax tokenizer sample --input zh.jsonl --out runs/zh_sample --fraction 0.1
     """
@@ -39,8 +41,7 @@ def tokenizer_sample(
         seed=seed,
         min_sample_bytes=min_sample_bytes,
         max_sentences=max_sentences,
-        progress=show_progress,
-        verify=verify,
+        runner=runner(at, verify=verify),
     )
     show(manifest["figures"] | {"out": str(out)}, json)
 
@@ -112,7 +113,12 @@ def tokenizer_extend(
 
 
 def tokenizer_verify(
-    folder: Annotated[Path, "positional"], base: Path, text: list[Path], reading: Read = READ, json: Path | None = None
+    folder: Annotated[Path, "positional"],
+    base: Path,
+    text: list[Path],
+    reading: Read = READ,
+    at: At = HERE,
+    json: Path | None = None,
 ) -> None:
     """Checks the seven properties of an extended tokenizer on your own files; exit 5 if one fails.
 
@@ -121,7 +127,7 @@ def tokenizer_verify(
     from tigerjax.records import expand
     from tigerjax.tokenizer.verify import failures, property_table, verify
 
-    figures = verify(folder, base=base, texts=expand(given(text, reading)), progress=show_progress)
+    figures = verify(folder, base=base, texts=expand(given(text, reading)), runner=runner(at))
     to_terminal("\n".join(property_table(figures)))
     save(figures, json)
     if failed := failures(figures):
@@ -129,7 +135,11 @@ def tokenizer_verify(
 
 
 def tokenizer_stats(
-    folder: Annotated[Path, "positional"], text: list[Path], reading: Read = READ, json: Path | None = None
+    folder: Annotated[Path, "positional"],
+    text: list[Path],
+    reading: Read = READ,
+    at: At = HERE,
+    json: Path | None = None,
 ) -> None:
     """Shows characters per token by language, what becomes bytes, and pieces that no text uses.
 
@@ -138,4 +148,4 @@ def tokenizer_stats(
     from tigerjax.records import expand
     from tigerjax.tokenizer.stats import stats
 
-    show(stats(folder, expand(given(text, reading)), show_progress), json)
+    show(stats(folder, expand(given(text, reading)), runner(at)), json)

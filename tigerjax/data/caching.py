@@ -136,13 +136,13 @@ def _make(task: Any, how: Caching) -> dict[str, Any]:
     config |= {"encoding_sha256": encoding} if encoding != sha else {}
     if maker is not None:
         config |= maker.settings() | records.inputs_config(maker.inputs())
-        inputs += maker.split.files()
     if is_own(task):
         inputs += fingerprint.inputs_of(task, config)
     progress = how.progress
     hashing = progress and progress(f"{task.name}: hashed", "GB")
+    used = [*inputs, *(maker.split.files() if maker is not None else ())]
     with manifest.stage(
-        how.folder(task), name="cache", config=config, inputs=inputs, hashing=hashing, verify=how.verify
+        how.folder(task), name="cache", config=config, inputs=used, hashing=hashing, verify=how.verify
     ) as run:
         if not run.done:
             if how.runner == LOCAL:

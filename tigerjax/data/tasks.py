@@ -159,24 +159,28 @@ class RowMaker:
                 self.pass_rows[number] += 1
                 yield row
 
+    def chooses(self) -> bool:
+        """Whether some of the records are held out, or left out or repeated by their weights."""
+        return bool(self.passes or self.split.share)
+
     def encode(self, given: Iterable[records.Record], length: int, tok: "Tokenizer") -> Iterator[Encoded]:
         """(ids, loss weights) of each record. A document has no eos yet, and () for weights, as every token counts."""
         given = iter(given)
         while group := list(itertools.islice(given, BLOCK)):
-            self._count("records", len(group))
+            self.count("records", len(group))
             if self.kind == "sft":
                 yield from (self._chat(example, length, tok) for example in group)
                 continue
             if self.kind == "plain":
                 before, group = len(group), [example for example in group if _has_weight(example)]
-                self._count("weightless", before - len(group))
+                self.count("weightless", before - len(group))
             elif not self.passes and (unread := sum("weight" in document for document in group)):
-                self._count(weighted.UNREAD, unread)
+                self.count(weighted.UNREAD, unread)
             texts = list(map(records.text_of, group))
-            self._count("characters", sum(map(len, texts)))
+            self.count("characters", sum(map(len, texts)))
             yield from (([*tok.opening, *ids], ()) for ids in tok.encode_batch(texts))
 
-    def _count(self, what: str, more: int) -> None:
+    def count(self, what: str, more: int) -> None:
         self.counts[what] = self.counts.get(what, 0) + more
 
     def _chat(self, example: records.Record, length: int, tok: "Tokenizer") -> Encoded:
@@ -190,16 +194,16 @@ class RowMaker:
         if len(ids) > length and (short := shorten(tok, example["messages"], length, self.overlong)):
             ids, weights = short
             characters = len(tok.decode(ids))
-            self._count("shortened", 1)
+            self.count("shortened", 1)
         weights = [w * example.get("weight", 1.0) for w in weights]
         if len(ids) <= length and any(weights[1:]):  # `rows.pack` keeps it; what is dropped has no tokens to count by
-            self._count("characters", characters)
+            self.count("characters", characters)
         return ids, weights
 
     def rows(self, encoded: Iterable[Encoded], length: int, tok: "Tokenizer") -> Iterator[np.ndarray]:
         """Rows of all encoded records, in their order; `encode` gives these."""
         for what in ("records", "characters", "tokens", "overlong", "weightless"):
-            self._count(what, 0)
+            self.count(what, 0)
         if self.kind != "sft":
             yield from rows.chunk(map(self._document, encoded), length, tok.eos)
             return
@@ -208,7 +212,7 @@ class RowMaker:
     def held_out_rows(self, given: Iterable[records.Record], length: int, tok: "Tokenizer") -> Iterator[np.ndarray]:
         """Rows of held-out records: no token is left over, and each that is in the loss has weight 1."""
         for what in ("records", "characters", "tokens", "overlong", "weightless"):
-            self._count(what, 0)
+            self.count(what, 0)
         encoded = self.encode(given, length, tok)
         if self.kind != "sft":
             yield from rows.chunk(map(self._document, encoded), length, tok.eos, pad=tok.pad or 0)
@@ -218,9 +222,9 @@ class RowMaker:
 
     def _packed(self, encoded: Iterable[Encoded], length: int, tok: "Tokenizer") -> Iterable[np.ndarray]:
         packed = rows.pack(encoded, length, pad=tok.pad or 0)
-        self._count("tokens", packed.tokens)
-        self._count("overlong", len(packed.overlong))
-        self._count("weightless", len(packed.weightless))
+        self.count("tokens", packed.tokens)
+        self.count("overlong", len(packed.overlong))
+        self.count("weightless", len(packed.weightless))
         return packed.rows
 
     def _document(self, encoded: Encoded) -> Sequence[int]:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, MutableMapping
 from tigerjax.errors import DataError
 from tigerjax.files.jsonl import Record
 from tigerjax.records import first_of
-from tigerjax.records.fields import finite_number
+from tigerjax.records.fields import number_in
 
 PASS = "pass"
 """In a record that was chosen: the number of the pass."""
@@ -26,7 +26,7 @@ UNREAD = "weights_not_read"
 def weight_of(document: Record) -> float:
     """The weight of a document, 1 without one. DataError for what is no number from 0 to MOST."""
     given = document.get("weight")
-    weight = 1.0 if given is None else finite_number(given)
+    weight = 1.0 if given in (None, "") else number_in(given)  # "": an empty field of a CSV
     if weight is None or not 0 <= weight <= MOST:
         raise DataError(
             f"document {document.get('id')!r}: weight {given!r:.40} must be a number from 0 to {MOST:g}; correct"
@@ -43,11 +43,16 @@ def times(identity: str, weight: float, number: int, passes: int) -> int:
     return int(weight + (place + number / passes) % 1.0)
 
 
+def copies(identity: str, weight: float, number: int, passes: int, counts: MutableMapping[str, int]) -> int:
+    """As `times`; adds to the counts of what was left out and repeated."""
+    found = times(identity, weight, number, passes)
+    what, more = (REPEATED, found - 1) if found else (LEFT_OUT, 1)
+    counts[what] = counts.get(what, 0) + more
+    return found
+
+
 def chosen(documents: Iterable[Record], number: int, passes: int, counts: MutableMapping[str, int]) -> Iterator[Record]:
     """The documents of the pass of this number, each as often as it stands there, with the number in PASS."""
     for document in documents:
-        copies = times(document["id"], weight_of(document), number, passes)
-        what, more = (REPEATED, copies - 1) if copies else (LEFT_OUT, 1)
-        counts[what] = counts.get(what, 0) + more
-        for _ in range(copies):
+        for _ in range(copies(document["id"], weight_of(document), number, passes, counts)):
             yield {**document, PASS: number}

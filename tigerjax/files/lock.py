@@ -72,6 +72,8 @@ def _held(path: Path, what: Path, wait_s: float | None) -> Iterator[None]:
     until = time.monotonic() + (WAIT_S if wait_s is None else wait_s)
     while (held := _take(path)) is None:
         if time.monotonic() >= until:
+            if not path.exists():  # nobody has it: a place such as /proc takes no file
+                raise ConfigError(f"{what}: no file can be made in {path.parent}; give another folder")
             raise FolderInUse(f"{what} is in use by {_owner(path)}; wait until that has ended, or give another folder")
         time.sleep(0.1)
     try:

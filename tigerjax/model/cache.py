@@ -14,6 +14,7 @@ from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.experimental.layout import Layout, with_layout_constraint
 from jax.typing import DTypeLike
 
@@ -38,7 +39,7 @@ PLAIN = Form()
 
 
 class Rounded(NamedTuple):
-    """Keys or values in int8."""
+    """Keys or values in int8. Keys are `mixed` before they are rounded."""
 
     numbers: Any
     """Where they lie as in an array of floats."""
@@ -94,10 +95,30 @@ def empty(shape_LBKHS: tuple[int, ...], dtype: DTypeLike, form: Form) -> Cache:
     return Cache(keys, values, jnp.zeros(B, jnp.int32))
 
 
-def _as_in(old: Any, new: jax.Array, axis: int) -> Any:
-    """New keys or values, whose features are along `axis`, in the form of those of a cache. Their scales are 1 long
-    along it."""
-    return Rounded(*rounded(new, (axis,), "int8")) if isinstance(old, Rounded) and not isinstance(new, Rounded) else new
+def mixed(x: jax.Array, axis: int = -1) -> jax.Array:
+    """`x` with its features, which are along `axis`, turned by an orthogonal matrix that is its own inverse.
+
+    Products of mixed queries and mixed keys are those of the queries and keys themselves. A few features of keys are
+    much larger than the others, and a scale in int8 would be made for them; mixed, none is (QuaRot; Ashkboos et al.
+    2024, arXiv 2404.00456, section 4, the rotation of keys)."""
+    H = x.shape[axis]
+    size = H & -H  # the largest power of two that divides H
+    signs = np.ones((1, 1), np.float32)
+    while len(signs) < size:
+        signs = np.block([[signs, signs], [signs, -signs]])
+    signs_HH = jnp.asarray(np.kron(np.eye(H // size), signs), x.dtype)  # exact in any type; so the root comes later
+    moved = jnp.moveaxis(x, axis, -1)
+    out = jnp.matmul(moved, signs_HH, precision="highest", preferred_element_type=jnp.float32) * size**-0.5
+    return jnp.moveaxis(out, -1, axis).astype(x.dtype)
+
+
+def _as_in(old: Any, new: jax.Array, axis: int, change: Callable[..., jax.Array] | None = None) -> Any:
+    """New keys or values, whose features are along `axis`, in the form of those of a cache; where that is int8, after
+    `change`. Their scales are 1 long along `axis`."""
+    if not isinstance(old, Rounded) or isinstance(new, Rounded):
+        return new
+    new = new.astype(jnp.float32)
+    return Rounded(*rounded(new if change is None else change(new, axis), (axis,), "int8"))
 
 
 def in_form_of(cache: Cache, other: Cache) -> Cache:
@@ -107,7 +128,7 @@ def in_form_of(cache: Cache, other: Cache) -> Cache:
         made = _as_in(old, new, 4)
         return made._replace(scales_LBK1S=made.scales_LBK1S.swapaxes(3, 4)) if made is not new else new
 
-    keys = tuple(_as_in(old, new, 3) for old, new in zip(other.keys, cache.keys, strict=True))
+    keys = tuple(_as_in(old, new, 3, mixed) for old, new in zip(other.keys, cache.keys, strict=True))
     return cache._replace(keys=keys, values=tuple(map(values_as_in, other.values, cache.values)))
 
 
@@ -161,8 +182,8 @@ def append_several(cache: Cache, keys: tuple[Any, ...], values: tuple[Any, ...],
 def _new(cache: Cache, keys: tuple[Any, ...], values: tuple[Any, ...]) -> Cache:
     """New keys and values, features last, in the form of those of a cache."""
     keys, values = (
-        tuple(_as_in(old, one, one.ndim - 1) for old, one in zip(stacks, new, strict=True))
-        for stacks, new in ((cache.keys, keys), (cache.values, values))
+        tuple(_as_in(old, one, one.ndim - 1, change) for old, one in zip(stacks, new, strict=True))
+        for stacks, new, change in ((cache.keys, keys, mixed), (cache.values, values, None))
     )
     return Cache(keys, values, cache.lengths_B)
 
@@ -251,7 +272,8 @@ def _read_groups(
     # The scales are multiplied with the scores and the probabilities: so both products read whole numbers as they lie.
     k_BKHS, k_scale_BK1S = _parts(k_BKHS)
     v_BKSH, v_scale_BK1S = _parts(v_BKSH)
-    scores_BKGS = jnp.einsum("BKGH,BKHS->BKGS", q_BKGH, k_BKHS.astype(dtype), preferred_element_type=jnp.float32)
+    read_BKGH = q_BKGH if k_scale_BK1S is None else mixed(q_BKGH)
+    scores_BKGS = jnp.einsum("BKGH,BKHS->BKGS", read_BKGH, k_BKHS.astype(dtype), preferred_element_type=jnp.float32)
     scores_BKGS = scores_BKGS * H**-0.5 if k_scale_BK1S is None else scores_BKGS * (k_scale_BK1S * H**-0.5)
     scores_BKGS = jnp.where(before_BS[:, None, None], scores_BKGS, attention.MASKED)
     own_BKG1 = jnp.einsum("BKGH,BKH->BKG", q_BKGH, new_k_BKH, preferred_element_type=jnp.float32)[..., None] * H**-0.5
@@ -278,7 +300,9 @@ def first(held: Any, axis: int, count: int, dtype: DTypeLike) -> jax.Array:
     if scale_BK1S is None:
         return numbers
     scale_BK1S = scale_BK1S[..., :count]
-    return (numbers * (scale_BK1S if axis == 3 else scale_BK1S.swapaxes(2, 3))).astype(dtype)
+    if axis == 3:
+        return mixed(numbers * scale_BK1S, 2).astype(dtype)
+    return (numbers * scale_BK1S.swapaxes(2, 3)).astype(dtype)
 
 
 def repeat(cache: Cache, n: int) -> Cache:

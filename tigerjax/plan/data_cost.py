@@ -41,6 +41,7 @@ class PlannedStages:
     stages: Sequence[str]
     sft: Sequence[Path] = ()
     evaluation_sets: Sequence[Path] = ()
+    quality_model: Path | None = None
     tokenizer: Path | None = None
     seq_len: int = 2048
     runner: str = "local"
@@ -68,7 +69,11 @@ def command(stage: str, given: Sequence[Path], out: Path, wanted: PlannedStages)
     match stage:
         case "clean":
             return [*data, "clean", "--input", *files, *rest]
-        case "exact" | "near":
+        case "language":
+            return [*data, "language", "--input", *files, *rest]
+        case "quality":
+            return [*data, "quality", "score", "--input", *files, "--model", str(wanted.quality_model), *rest]
+        case "exact" | "near" | "soft" | "substrings" | "site-lines":
             return [*data, "dedup", stage, "--input", *files, *rest]
         case "against-sft":
             return [*data, "dedup", "against-sft", "--docs", *files, "--sft", *map(str, wanted.sft), *rest]
@@ -120,10 +125,10 @@ def run(stage: str, given: Sequence[Path], folder: Path, wanted: PlannedStages) 
         if process.returncode:
             said.seek(0)
             lines = said.read().decode(errors="replace").strip().splitlines()
-            raise DataError(
-                f"the sample's stage {stage} failed: {lines[-1] if lines else process.returncode}; correct that, and"
-                " plan again"
-            )
+            why = lines[-1].removeprefix("tigerjax: ") if lines else str(process.returncode)
+            for path in given:  # a file of ours, which is gone when the user reads this
+                why = why.replace(f"{path}:", "record ").replace(str(path), "the sample")
+            raise DataError(f"stage {stage} of a sample of your text failed: {why}; correct that, and plan again")
     left, _ = _bytes(folder / "out")
     return Measured(taken, usage.ru_maxrss * 1024 / 1e9, max(most[0], left), most[1], left)
 
@@ -157,15 +162,20 @@ def plan(
 
     Raises DataError where a stage fails, and where nothing of the sample is left after it.
     """
-    large_mb = min(sample_mb, total_mb)
     runs: list[dict[str, Measured]] = []
     megabytes: list[float] = []
     with tempfile.TemporaryDirectory(prefix="tigerjax-data-plan-") as name:
-        for size in (large_mb * SMALL_SHARE, large_mb):
+        held = data_sample.write(files, min(sample_mb, total_mb), Path(name) / "held.jsonl", reading)
+        for size in (held * SMALL_SHARE, held):
             work = Path(name) / f"{size:g}"
             work.mkdir()
             given = [work / "sample.jsonl"]
             megabytes.append(data_sample.write(files, size, given[0], reading))
+            if size < held <= megabytes[-1]:
+                raise DataError(
+                    f"{records.shown(files)}: {held:.3f} MB of text, of which no smaller sample can be taken; give more"
+                    " text"
+                )
             measured: dict[str, Measured] = {}
             for stage in wanted.stages:
                 say(f"{stage}, {megabytes[-1]:.1f} MB")

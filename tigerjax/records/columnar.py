@@ -328,7 +328,10 @@ def _plain(where: str, value: Any) -> Any:
     if value is None or isinstance(value, str | bool | int | float):
         return value
     if isinstance(value, bytes):
-        return jsonl.decode(where, value)
+        try:
+            return value.decode()
+        except UnicodeDecodeError as error:
+            raise DataError(f"{where}: bytes that are no text ({error.reason}); remove the column") from error
     if isinstance(value, list | tuple):  # a map column gives pairs
         return [_plain(where, item) for item in value]
     if isinstance(value, dict):

@@ -61,6 +61,14 @@ def finite_number(value: Any) -> float | None:
     return number if math.isfinite(number) else None
 
 
+def number_in(value: Any) -> float | None:
+    """A finite number, also one that is written as text, as every field of a CSV is; None for anything else."""
+    try:
+        return finite_number(float(value) if isinstance(value, str) else value)
+    except ValueError:
+        return None
+
+
 def checked_weight(value: Any, where: str, name: str = "weight") -> float:
     """A weight, which is a number that is not negative. The sum of weights stays finite, as none is above MOST_WEIGHT.
 

@@ -7,8 +7,10 @@ from typing import Any
 
 from tigerjax.errors import ConfigError, DataError
 from tigerjax.files import manifest, paths
+from tigerjax.files.foreign import read_object
 from tigerjax.files.manifest import refuse_changed, size
 from tigerjax.records.block import READING, Reading
+from tigerjax.records.columnar import SPLIT, SPLITS
 from tigerjax.records.formats import (
     Files,
     is_a_dataset,
@@ -72,6 +74,8 @@ def expand(patterns: Paths) -> Files:
         if not matches:
             raise DataError(f"{pattern}: no such file; name a file, or a pattern that matches one")
         for path in matches:
+            if not paths.on_bucket(path) and path.exists() and not path.is_file() and not path.is_dir():
+                raise DataError(f"{path}: is a pipe or a device, which is read only once; write it to a file")
             if is_task_file(path) and path != paths.of(pattern):
                 raise ConfigError(
                     f"{path} names a SeqIO task, whose code would run; leave it out, or give its own name"
@@ -85,9 +89,19 @@ def expand(patterns: Paths) -> Files:
     return Files(files, reading_of(patterns))
 
 
+def _other_splits(folder: Path) -> list[str]:
+    """The splits of a `datasets` folder that are not read, where it has several."""
+    there = read_object(folder / SPLITS, "save the dataset again").get("splits") if (folder / SPLITS).is_file() else ()
+    return sorted(str(name) for name in there if name != SPLIT) if isinstance(there, list) else []
+
+
 def _of_stage(path: Path) -> list[Path]:
     """The files of records that a stage wrote into its folder, what it notes in folders below left out."""
-    if not path.is_dir() or is_a_dataset(path):
+    if not path.is_dir():
+        return []
+    if is_a_dataset(path):
+        if others := _other_splits(path):
+            note(f"{path}: the split {SPLIT!r} is read, and not {', '.join(others)}; name a split's own folder for it")
         return []
     outputs = (manifest.read(path) or {}).get("outputs") or []
     names = [output["path"] for output in outputs]

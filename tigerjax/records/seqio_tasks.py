@@ -12,16 +12,15 @@ pattern or a folder matches it.
 """
 
 import functools
-import importlib
 import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tigerjax.errors import USERS, ConfigError, DataError, TigerjaxError, near_miss, of_user
+from tigerjax.errors import ConfigError, DataError, TigerjaxError, near_miss
 from tigerjax.files import jsonl, paths
-from tigerjax.records import fingerprint
+from tigerjax.records import fingerprint, user_code
 from tigerjax.records.block import FileBlock
 from tigerjax.records.tensorflow_files import plain_value
 from tigerjax.records.tf import start
@@ -44,15 +43,7 @@ def import_modules(modules: Sequence[str], named_by: str) -> None:
     """Imports the modules that register tasks and mixtures; ConfigError with the error of one that cannot be."""
     start()  # before a module imports SeqIO in its own way
     for module in modules:
-        try:
-            importlib.import_module(module)
-        except TigerjaxError:
-            raise
-        except USERS as error:
-            raise ConfigError(
-                f"{named_by} names {module}, which cannot be imported: {': '.join(of_user(error))};"
-                " correct the name, or start in the folder that holds it"
-            ) from error
+        user_code.imported(module, f"{named_by}: ")
 
 
 def is_task_file(path: Path) -> bool:

@@ -28,6 +28,8 @@ PAGES = ("text/html", "application/xhtml+xml", "text/plain")
 _NUMBER = re.compile(r"[0-9]{1,18}")
 _VERSION = re.compile(rb"WARC/[01]\.\d+\s*")
 _STATUS = re.compile(rb"HTTP/[\d.]+ (\d{3})\b")
+LEAST_CHINESE, COMMON_SHARE = 4, 0.9
+"""A page that names no charset is Chinese with so many common characters, which are such a share of all but ASCII."""
 _CHARSET = re.compile(r"charset=[\"']?([\w.:-]+)", re.I)
 CHARSETS = {"gb2312": "gb18030", "gbk": "gb18030", "iso-8859-1": "cp1252", "latin1": "cp1252", "us-ascii": "utf-8"}
 """What a charset means where browsers read more than its name says."""
@@ -222,7 +224,8 @@ def _charset(header: str, page: bytes) -> str:
 
 
 def _decoded(where: str, body: bytes, charset: str, *, cut: bool) -> str:
-    """The text of a body. Without a charset it is UTF-8. A `cut` body may end within a character."""
+    """The text of a body. Without a charset it is UTF-8, or else Chinese in GB 18030. A `cut` body may end within a
+    character."""
     name = CHARSETS.get(charset.lower(), charset) or "utf-8"
     if body.startswith(jsonl.BOM):
         name = "utf-8-sig"
@@ -235,11 +238,26 @@ def _decoded(where: str, body: bytes, charset: str, *, cut: bool) -> str:
         try:
             return _text(body, "utf-8", cut)
         except UnicodeDecodeError:
+            if not charset and (chinese := _undeclared_chinese(body, cut)):
+                return chinese
             reason = error.reason if isinstance(error, UnicodeError) and hasattr(error, "reason") else "damaged"
             raise DataError(
                 f"{where}: the page is not in its charset {name} ({reason}); leave the record out"
             ) from error
     return text
+
+
+def _undeclared_chinese(body: bytes, cut: bool) -> str:
+    """The text of a body that is Chinese in GB 18030, by what its characters are; else nothing.
+
+    Bytes of other charsets may be read so, too, but give rare characters then, and not those of level 1 of GB 2312."""
+    try:
+        text = _text(body, "gb18030", cut)
+    except UnicodeDecodeError:
+        return ""
+    wide = [char.encode("gb18030") for char in text if ord(char) >= 0x80]
+    common = sum(len(code) == 2 and (0xB0 <= code[0] <= 0xD7 or 0xA1 <= code[0] <= 0xA3) for code in wide)
+    return text if common >= max(LEAST_CHINESE, COMMON_SHARE * len(wide)) else ""
 
 
 def _text(body: bytes, name: str, cut: bool) -> str:

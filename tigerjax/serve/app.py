@@ -50,7 +50,7 @@ def app(served: Served, metrics: ServerMetrics, limits: Limits, rules: Rules) ->
         *(Route(path, handlers.not_served, methods=["GET", "POST"]) for path in NOT_SERVED),
     ]
     paths = [route.path for route in routes if "{" not in route.path]
-    return Guard(Router(routes), rules, paths=paths, metrics=metrics)
+    return Guard(Router(routes, redirect_slashes=False), rules, paths=paths, metrics=metrics)
 
 
 class _Handlers:

@@ -144,7 +144,8 @@ class Engine:
         ticket = Ticket(ask, deliver)
         with self._wake:
             self._check_open()
-            if len(self._waiting) >= self.batching.queue:
+            # Those that get a slot at once do not wait.
+            if len(self._waiting) >= self.batching.queue + self.slots - len(self._answers):
                 wait_s = max(1.0, self._answer_s * len(self._waiting) / self.slots)
                 raise Full(
                     f"{len(self._waiting)} requests wait already; ask again in {wait_s:.0f} s", retry_after_s=wait_s

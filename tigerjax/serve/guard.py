@@ -51,6 +51,8 @@ async def body(request: Request, limits: Limits) -> bytes:
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json":
         raise Refused(415, f"content-type {kind[:60] or 'is missing'!r}; send JSON as application/json")
+    if (packed := request.headers.get("content-encoding", "identity").strip().lower()) != "identity":
+        raise Refused(415, f"content-encoding {one_line(packed)[:60]!r}; send the JSON as it is")
     parts, length = [], 0
     try:
         async with asyncio.timeout(limits.request_s):
@@ -135,8 +137,9 @@ class Guard:
     def _check(self, scope: Scope) -> None:
         given = Request(scope).headers
         if self._hosts is not None:
-            name = _name(given.get("host", ""))
-            if name not in self._hosts:
+            host = given.get("host")
+            name = _name(host or "")
+            if host is not None and name not in self._hosts:  # HTTP/1.0 may leave it out, and no browser does
                 raise Refused(
                     403,
                     f"host {one_line(name)[:60]!r} is not this machine; start the server with a key to be asked from"

@@ -15,7 +15,7 @@ from tigerjax.errors import near_miss
 from tigerjax.files import foreign
 from tigerjax.files.jsonl import fault
 from tigerjax.files.manifest import canonical
-from tigerjax.records.dialogue import joined_parts
+from tigerjax.records.dialogue import SYSTEM, joined_parts
 from tigerjax.serve.refused import Refused
 
 MOST_STOPS, MOST_TOP = 16, 20
@@ -51,7 +51,9 @@ Body = TypeVar("Body", bound=BaseModel)
 
 
 def _text(content: Any) -> Any:
-    """The text of a content that is a list of parts; ValueError for a part that is no text."""
+    """The text of a content, which may be a list of parts, or nothing; ValueError for a part that is no text."""
+    if content is None or (isinstance(content, list) and not content):
+        return ""
     joined = joined_parts(content)
     if isinstance(joined, list):
         kinds = [part.get("type") if isinstance(part, dict) else None for part in joined]
@@ -74,7 +76,13 @@ class Message(_Strict):
     """A message of a chat."""
 
     role: Literal["system", "developer", "user", "assistant"]
-    content: Annotated[str, Field(min_length=1), BeforeValidator(_text)]
+    content: Annotated[str, BeforeValidator(_text)]
+
+    @model_validator(mode="after")
+    def _says_something(self) -> "Message":
+        if not self.content and self.role != "assistant":  # an answer may be empty, and clients send it back
+            raise ValueError(f"a message of the {self.role} is empty; give a text")
+        return self
 
 
 class StreamOptions(_Strict):
@@ -211,8 +219,16 @@ class LabelRequest(_Strict):
             raise ValueError("an edit needs both base and text")
         if bool(self.ranking or self.reject) == (self.base is not None):
             raise ValueError("a label is either a ranking (ranking, reject) or an edit (base, text)")
-        if not self.annotator.strip():
-            raise ValueError("annotator is blank; give the name of the person who labels")
+        if not self.annotator.strip() or not self.annotator.isprintable():
+            raise ValueError("annotator is blank or has control characters; give the name of the person who labels")
+        if self.text is not None and not self.text.strip():
+            raise ValueError("text is blank; write an answer, or send a ranking")
+        # What `tigerjax align import` demands too: a line that it refuses would hold up all others of the file.
+        turns = [message.role for message in self.messages if message.role not in SYSTEM]
+        if len(turns) % 2 == 0 or turns != [("user", "assistant")[place % 2] for place in range(len(turns))]:
+            raise ValueError("messages must alternate between user and assistant, and end with the user")
+        if self.messages[-1].role != "user" or not all(message.content for message in self.messages):
+            raise ValueError("messages must end with the user, and none may be empty")
         places = [place for group in self.ranking for place in group], self.reject
         if any(len(set(own)) < len(own) for own in places):
             raise ValueError("a place is named twice")

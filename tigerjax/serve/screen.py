@@ -14,6 +14,8 @@ from tigerjax.serve.chat import Chat, ChatSettings, TextPiece
 from tigerjax.terminal import overwrite, printable, show, tell, write
 
 PROMPT = "> "
+ENDS = ("quit", "exit")
+"""Commands that end the conversation."""
 NARROWEST = 30
 """Columns that an answer has at least where answers stand side by side."""
 BETWEEN = " | "
@@ -70,7 +72,7 @@ class Screen:
             except KeyboardInterrupt:
                 show("\n/quit or Ctrl-D ends")
                 continue
-            if line in ("/quit", "/exit"):
+            if line.removeprefix("/") in ENDS and line.startswith("/"):
                 return
             try:
                 self._act(line)
@@ -81,6 +83,8 @@ class Screen:
     def _act(self, line: str) -> None:
         if line.startswith("/") and not line.startswith("//"):
             name, _, text = line[1:].partition(" ")
+            if name in ENDS:
+                raise ConfigError(f"/{name} takes nothing behind it; type /{name} alone to end")
             if name not in self._commands:
                 names = [f"/{known}" for known in (*self._commands, "quit")]
                 raise ConfigError(f"no command /{name} (`/help` lists them){near_miss(f'/{name}', names)}")

@@ -22,6 +22,8 @@ from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from tigerjax.errors import ConfigError
+from tigerjax.serve.refused import Refused
+from tigerjax.serve.responses import dumped
 
 LOOK_S = 0.1
 """A second signal is seen so soon."""
@@ -29,7 +31,8 @@ GIVE_UP_S = 10.0
 """A process that is still there so long after the second signal is stuck, and is ended."""
 BACKLOG = 2048  # connections that wait to be accepted
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
-TOO_SLOW = b"the head of the request did not arrive in time; send it faster"
+TOO_SLOW = "the head of the request did not arrive in time; send it faster"
+NO_HTTP = "this is no HTTP/1.1 request; send one, without TLS"
 
 
 def is_loopback(host: str) -> bool:
@@ -173,6 +176,14 @@ class _Protocol(H11Protocol):
     def _end(self) -> None:
         self._patience = None
         if not self.transport.is_closing() and self.conn.our_state is h11.IDLE:
-            head = f"HTTP/1.1 408 Request Timeout\r\ncontent-type: text/plain\r\ncontent-length: {len(TOO_SLOW)}\r\n"
-            self.transport.write(head.encode() + b"connection: close\r\n\r\n" + TOO_SLOW)
-            self.transport.close()
+            self._refuse(b"408 Request Timeout", Refused(408, TOO_SLOW))
+
+    def send_400_response(self, msg: str) -> None:
+        """Called by uvicorn for what h11 cannot read."""
+        self._refuse(b"400 Bad Request", Refused(400, NO_HTTP))
+
+    def _refuse(self, status: bytes, refused: Refused) -> None:
+        said = dumped(refused.body())
+        about = b"content-type: application/json\r\ncontent-length: %d\r\nconnection: close" % len(said)
+        self.transport.write(b"HTTP/1.1 " + status + b"\r\n" + about + b"\r\n\r\n" + said)
+        self.transport.close()

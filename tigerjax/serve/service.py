@@ -78,12 +78,12 @@ class Service:
     async def chat(self, asked: ChatRequest) -> Work:
         """Starts the answers to a conversation."""
         self._check(asked)
-        messages = [{"role": m.role, "content": m.content} for m in asked.messages]
+        messages, left_out = without_empty([{"role": m.role, "content": m.content} for m in asked.messages])
         try:
             ids = await asyncio.to_thread(encode_prompt, self.served.tokenizer, messages)
         except (ConfigError, DataError) as error:
             raise Refused(400, str(error), param="messages") from None
-        return self._start(asked, [(name_of(messages), ids)], chat=True)
+        return self._start(asked, [(name_of(messages), ids)], chat=True, left_out=left_out)
 
     async def complete(self, asked: CompletionRequest) -> Work:
         """Starts the continuations of texts."""
@@ -157,8 +157,11 @@ class Service:
             raise DataError(f"prompt holds id {max(prompt)}; the tokenizer has {tokenizer.size} entries, from 0")
         return list(prompt)
 
-    def _start(self, asked: Sampled, prompts: Sequence[tuple[str, list[int]]], *, chat: bool) -> Work:
-        """Hands the prompts to the engine; each is (its id, its tokens)."""
+    def _start(
+        self, asked: Sampled, prompts: Sequence[tuple[str, list[int]]], *, chat: bool, left_out: int = 0
+    ) -> Work:
+        """Hands the prompts to the engine; each is (its id, its tokens). The answer says how many turns were left
+        out."""
         served, defaults = self.served, self.served.defaults
         context = served.engine.context
         for _, ids in prompts:
@@ -202,8 +205,21 @@ class Service:
         counted = sum(len(ids) for _, ids in prompts)
         self.metrics.prompt(counted)
         sampling = {"seed": seed, "prompt_ids": [identity for identity, _ in prompts]}
+        sampling |= {"empty_answers_left_out": left_out} if left_out else {}
         head = Head.new(served.name, f"tigerjax-{served.sha256[:12]}", chat=chat, sampling=sampling)
         return Work(drawing, Writer(head, served.tokenizer, top), counted, len(asks) * asked.n)
+
+
+def without_empty(messages: list[dict[str, str]]) -> tuple[list[dict[str, str]], int]:
+    """The messages without empty answers and the questions before them, and how many answers these were. Neither can
+    stand in a prompt: `tigerjax chat` and the page leave both out too."""
+    kept: list[dict[str, str]] = []
+    for message in messages:
+        if message["role"] != "assistant" or message["content"]:
+            kept.append(message)
+        elif kept and kept[-1]["role"] == "user":
+            kept.pop()
+    return kept, sum(m["role"] == "assistant" and not m["content"] for m in messages)
 
 
 def _or(value: Any, default: Any) -> Any:

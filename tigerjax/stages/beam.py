@@ -24,6 +24,8 @@ class Beam:
                 f"workers={workers} counts processes of runner 'local', but the runner is {name!r}; give the number of"
                 " its workers among its own options, after its name"
             )
+        if not self._words[0].lower().endswith("runner"):  # before Beam is imported, which takes seconds
+            raise self._unknown()
         if importlib.util.find_spec("apache_beam") is None:
             raise ConfigError(f"runner {name!r} needs Apache Beam: pip install 'tigerjax[beam]', or use --runner local")
 
@@ -48,13 +50,16 @@ class Beam:
             except ValueError as error:
                 why = " ".join(str(error).split())
                 if why.startswith("Unexpected pipeline runner"):
-                    why = (
-                        "it is not known; give local, spark://HOST:PORT, yarn, k8s://HOST:PORT, slurm, or a runner of"
-                        " Apache Beam, such as DirectRunner or FlinkRunner"
-                    )
+                    raise self._unknown() from error
                 raise ConfigError(f"runner {self._name!r}: {why}") from error
 
         return remote.each(items, folder, run)
+
+    def _unknown(self) -> ConfigError:
+        return ConfigError(
+            f"runner {self._name!r}: it is not known; give local, spark://HOST:PORT, yarn, k8s://HOST:PORT, slurm, or a"
+            " runner of Apache Beam, such as DirectRunner or FlinkRunner"
+        )
 
     def cores(self) -> int | None:
         """None: it is not known."""

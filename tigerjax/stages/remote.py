@@ -104,8 +104,8 @@ def _look(place: Place) -> None:
         seen = False
     if not seen:
         raise ConfigError(
-            f"worker {worker} does not see {folder}; give an --out on a disk that all workers share, or for an OUT in"
-            " a bucket such a $TMPDIR"
+            f"worker {worker} does not see {folder}; give an --out on a disk that all workers share, or without one,"
+            " and for an OUT in a bucket, such a $TMPDIR"
         )
     if not os.access(folder, os.W_OK):
         raise ConfigError(f"worker {worker} may not write to {folder}; start it as a user who may")

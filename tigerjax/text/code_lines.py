@@ -2,7 +2,7 @@
 
 Of windows of 500 characters of code files about six in seven are recognised (the others are licences, manuals and word
 lists within them), and of as many windows of prose two in a thousand are taken for code
-(benchmarks/studies/languages.py).
+(benchmarks/studies/identified_languages.py).
 """
 
 import re

@@ -16,8 +16,9 @@ MAX_OTHERS = 1 / 20
 
 
 def declared(record: Record) -> str:
-    """`lang` in small letters without its region: zh for zh-TW, zh_Hans and Chinese; empty where there is none."""
-    name = str(record.get("lang") or "").strip().casefold()
+    """`lang` in small letters without its region: zh for zh-TW, zh_Hans and Chinese; empty where it is no text."""
+    given = record.get("lang")
+    name = given.strip().casefold() if isinstance(given, str) else ""
     name = re.split("[-_]", name)[0]
     return NAMES.get(name, name)
 

@@ -9,8 +9,9 @@ A scorer of one's own is MODULE:FUNCTION, which takes a list of texts and return
 """
 
 import functools
-import importlib
 import inspect
+import re
+import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,8 +20,10 @@ from typing import Any
 import numpy as np
 
 from tigerjax import records
-from tigerjax.errors import ConfigError, DataError
+from tigerjax.errors import USERS, ConfigError, DataError, TigerjaxError, line_in, of_user
 from tigerjax.files import manifest, paths
+from tigerjax.files.foreign import shown
+from tigerjax.records import user_code
 from tigerjax.stages import parts
 from tigerjax.text.grams import run_hashes
 
@@ -162,11 +165,9 @@ def scorer(name: str) -> Scorer:
     Raises ConfigError for a function that cannot be imported, DataError for a folder without a model."""
     if ":" in name and not paths.on_bucket(name):
         module, _, function = name.partition(":")
-        try:
-            own: Scorer = getattr(importlib.import_module(module), function)
-            return own
-        except (ImportError, AttributeError) as error:
-            raise ConfigError(f"scorer {name}: cannot be imported ({error}); write MODULE:FUNCTION") from error
+        if not re.fullmatch(r"\w+(\.\w+)*", module) or not function.isidentifier():
+            raise ConfigError(f"scorer {name}: is neither a folder nor MODULE:FUNCTION; write my_scores:quality, say")
+        return _of_user(user_code.function(module, function, f"scorer {name}: "), name)
     path = paths.of(name) / MODEL
     try:
         with paths.reading(path) as file:
@@ -181,11 +182,41 @@ def scorer(name: str) -> Scorer:
     return lambda texts: [_score(model, features(text)) for text in texts]
 
 
+def _of_user(own: Callable[..., Any], name: str) -> Scorer:
+    """The user's function, whose scores are checked."""
+
+    @functools.wraps(own)
+    def scores(texts: Sequence[str]) -> Sequence[float]:
+        try:
+            given = list(own(texts))
+        except TigerjaxError:
+            raise
+        except USERS as error:
+            file = getattr(sys.modules.get(getattr(own, "__module__", "")), "__file__", None)
+            where = f" ({line_in(error, Path(file))})" if file else ""
+            raise DataError(
+                f"scorer {name} failed with {': '.join(of_user(error))}{where}; correct the function, which takes"
+                " a list of texts and returns a number from 0 to 1 for each"
+            ) from error
+        for place, score in enumerate(given, 1):
+            if isinstance(score, str | bytes) or not np.isscalar(score) or not np.isreal(score):
+                raise DataError(
+                    f"scorer {name} gave {shown(score)} for text {place} of {len(given)}; a score is a number"
+                    " from 0 to 1"
+                )
+        return given
+
+    return scores
+
+
 def scorer_files(name: str) -> tuple[Path, ...]:
     """The files that decide the scores: those of the model, or the module of the function."""
     scores = scorer(name)
     if ":" in name and not paths.on_bucket(name):
-        source = inspect.getsourcefile(inspect.unwrap(scores))
+        try:
+            source = inspect.getsourcefile(inspect.unwrap(scores))
+        except TypeError:  # a function that is not written in Python
+            source = None
         return (Path(source),) if source else ()
     manifest.refuse_changed([paths.of(name) / MODEL])
     return (paths.of(name) / MODEL,)

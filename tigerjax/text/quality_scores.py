@@ -20,6 +20,7 @@ from typing import Any
 from tigerjax import pages, records
 from tigerjax.errors import ConfigError, DataError
 from tigerjax.pages.numbers import number as shown_number
+from tigerjax.records.fields import number_in
 from tigerjax.stages import parts, scan
 from tigerjax.stages.runner import Runner
 from tigerjax.text.document_stage import Corpus, DocumentStage, decided, documents_of, run_stage
@@ -87,7 +88,10 @@ def _with_score(record: records.Record, score: float, use: Use) -> records.Recor
     meta = record.get("meta")
     meta = {**meta} if isinstance(meta, dict) else {} if meta is None else {"meta": meta}
     before, times = meta.pop(BEFORE, None), meta.pop(TIMES, None)
-    weight = records.checked_weight(record["weight"], f"record {record['id']!r}") if "weight" in record else None
+    given = record.get("weight")
+    number = number_in(given)
+    given = given if number is None else number
+    weight = None if given in (None, "") else records.checked_weight(given, f"record {record['id']!r}")  # "": of a CSV
     if all(isinstance(value, int | float) for value in (before, times)) and weight == _product(before, times):
         weight = before  # as it was before this stage multiplied it
     meta["quality"] = score

@@ -4,6 +4,10 @@ A document is drawn when xxh3_64(seed, id) / 2^64 < fraction. So the order of fi
 fraction only adds documents.
 """
 
+import array
+import functools
+import shutil
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,26 +19,17 @@ from tigerjax import records
 from tigerjax.errors import ConfigError, DataError
 from tigerjax.files import jsonl, paths
 from tigerjax.files.manifest import size, stage
-from tigerjax.files.progress import Advance, Progress
+from tigerjax.files.progress import Advance
+from tigerjax.tokenizer.texts import HERE, RecordText, TextRunner, is_odd, over, read_record, tell_odd
 
 SENTENCE_BYTES = 4192
 """SentencePiece's own default. Its trainer drops longer lines, so they are cut here."""
 ENDS = "。！？"
 
 
-def _record_text(record: records.Record, where: str) -> str:
-    """The text of a document, a prompt, or the messages of a dialogue."""
-    if isinstance(text := record.get("text", record.get("prompt")), str):
-        return text
-    messages = record.get("messages")
-    if isinstance(messages, list) and all(isinstance(m, dict) and isinstance(m.get("content"), str) for m in messages):
-        return records.text_of(record)
-    return records.text_of(records.as_record(record, where, allow_empty=True))
-
-
 def read_documents(
     path: str | Path, on_bytes: jsonl.OnBytes | None = None, reading: records.Reading = records.READING
-) -> Iterator[tuple[str, str, str | None]]:
+) -> Iterator[RecordText]:
     """(id, text, language or None) of each record of a file, of any format that `tigerjax.records` reads.
 
     A language that is no text counts as none, and one line says how many. DataError names file and line of a record
@@ -44,16 +39,13 @@ def read_documents(
     if not path.exists():
         raise DataError(f"{path} does not exist; give text or JSONL files")
     for number, record in records.read(path, on_bytes=on_bytes, reading=reading):
-        text = _record_text(record, f"{path}:{number}")
-        lang = record.get("lang")
-        odd += lang is not None and not isinstance(lang, str)
-        yield records.identity(f"{path}:{number}", record).id, text, lang if isinstance(lang, str) else None
+        odd += is_odd(record)
+        yield read_record(record, f"{path}:{number}")
     jsonl.refuse_empty(path, number)
-    if odd:
-        records.note(f"{path}: the field 'lang' of {odd} records is no text, so they count as without a language")
+    tell_odd(path, odd)
 
 
-def read_all(files: Sequence[str | Path], report: Advance | None = None) -> Iterator[tuple[str, str, str | None]]:
+def read_all(files: Sequence[str | Path], report: Advance | None = None) -> Iterator[RecordText]:
     """`read_documents` of files one after another; `report` is called with the bytes read and those of all files."""
     reading = records.reading_of(files)
     sizes = [size(path) if paths.of(path).exists() else 0 for path in files]
@@ -108,6 +100,45 @@ def _draw(seed: int, key: str) -> int:
     return xxhash.xxh3_64_intdigest(f"{seed}\0{key}".encode())
 
 
+def _drawn(folder: Path, seed: int, fraction: float, number: int, texts: Iterator[RecordText]) -> int:
+    """Writes the lines of a block's drawn documents, and the hash of each; returns how many there are."""
+    draws = array.array("Q")
+    with paths.writing(folder / f"lines-{number}.txt") as file:
+        for key, text, _ in texts:
+            if _draw(seed, key) < fraction * 2**64:
+                for n, line in enumerate(split_lines(text)):
+                    draws.append(_draw(seed, f"{key}\0{n}"))
+                    file.write(line.encode() + b"\n")
+    with paths.writing(folder / f"draws-{number}.npy") as file:
+        file.write(draws.tobytes())
+    return len(draws)
+
+
+def _draws(folder: Path, number: int) -> np.ndarray:
+    return np.fromfile(folder / f"draws-{number}.npy", np.uint64)
+
+
+def _limit(folder: Path, blocks: int, most: int) -> int:
+    """The hash that `most` hashes of all blocks lie below. One block's are in memory at a time."""
+    counts = np.zeros(1 << 16, np.int64)
+    for number in range(blocks):
+        counts += np.bincount((_draws(folder, number) >> np.uint64(48)).astype(np.int64), minlength=len(counts))
+    before = np.cumsum(counts) - counts
+    first = int(np.flatnonzero(before <= most)[-1])  # the hashes that begin with these 16 bits hold the limit
+    near = np.concatenate(
+        [own[(own >> np.uint64(48)) == first] for own in (_draws(folder, number) for number in range(blocks))]
+    )
+    return int(np.sort(near)[most - int(before[first])])
+
+
+def _thinned(folder: Path, limit: int, number: int) -> int:
+    """Leaves out the lines of a block whose hash is not below the limit; returns how many stay."""
+    stay = _draws(folder, number) < np.uint64(limit)
+    with open(folder / f"lines-{number}.txt", "rb") as lines, paths.writing(folder / f"kept-{number}.txt") as file:
+        file.writelines(line for line, kept in zip(lines, stay, strict=True) if kept)
+    return int(stay.sum())
+
+
 def sample(
     *,
     inputs: list[Path],
@@ -116,13 +147,13 @@ def sample(
     seed: int,
     min_sample_bytes: int,
     max_sentences: int = 10_000_000,
-    progress: Progress | None = None,
-    verify: bool = False,
+    runner: TextRunner = HERE,
 ) -> dict[str, Any]:
     """Writes OUT/sample.txt, one sentence per line, from a share of the documents; returns the manifest.
 
     More than `max_sentences` are thinned by a hash of the same kind. A sample of less than `min_sample_bytes` is a
-    DataError: a tokenizer that was trained on too little text is worse than none. `verify` is that of `manifest.stage`.
+    DataError: a tokenizer that was trained on too little text is worse than none. The sample is the
+    same on any runner.
     """
     if not 0 < fraction <= 1:
         raise ConfigError(f"fraction={fraction} must be in (0, 1]")
@@ -132,34 +163,29 @@ def sample(
         "max_sentences": max_sentences,
         **records.inputs_config(inputs),
     }
-    hashing = progress and progress("hashed", "GB")
-    with stage(
-        out, name="tokenizer_sample", config=config, inputs=inputs, seed=seed, hashing=hashing, verify=verify
-    ) as run:
+    how: Any = {"hashing": runner.reporter("hashed", "GB"), "verify": runner.verify}
+    with stage(out, name="tokenizer_sample", config=config, inputs=inputs, seed=seed, **how) as run, runner:
         if run.done:
             return run.manifest or {}
-
-        def sentences(what: str) -> Iterator[tuple[int, str]]:
-            for key, text, _ in read_all(inputs, progress and progress(what, "GB")):
-                if _draw(seed, key) < fraction * 2**64:
-                    for n, line in enumerate(split_lines(text)):
-                        yield _draw(seed, f"{key}\0{n}"), line
-
-        draws = np.fromiter((draw for draw, _ in sentences("drawn from")), np.uint64)
-        limit = 2**64
-        if len(draws) > max_sentences:
-            limit = int(np.partition(draws, max_sentences)[max_sentences])
-        size = lines = 0
-        with open(run.tmp / "sample.txt", "w", encoding="utf-8") as f:
-            for draw, line in sentences("written from"):
-                if draw < limit:
-                    f.write(line + "\n")
-                    size += len(line.encode()) + 1
-                    lines += 1
-        if size < min_sample_bytes:
+        started = time.perf_counter()
+        folder = run.tmp / f"work-{time.time_ns()}"  # a new name, because workers keep what they have read by path
+        folder.mkdir()
+        counts = over(functools.partial(_drawn, folder, seed, fraction), inputs, runner, "drawn from", folder)
+        blocks, kept, name = len(counts), counts, "lines"
+        if sum(counts) > max_sentences:
+            limit, name = _limit(folder, blocks, max_sentences), "kept"
+            kept = runner.each(functools.partial(_thinned, folder, limit), range(blocks), folder, "thinned")
+        with open(run.tmp / "sample.txt", "wb") as file:
+            for number in range(blocks):
+                with open(folder / f"{name}-{number}.txt", "rb") as part:
+                    shutil.copyfileobj(part, file, 1 << 22)
+            written = file.tell()
+        shutil.rmtree(folder)
+        if written < min_sample_bytes:
             raise DataError(
-                f"sample of {fraction:.0%} has {size} bytes, below min_sample_bytes={min_sample_bytes};"
+                f"sample of {fraction:.0%} has {written} bytes, below min_sample_bytes={min_sample_bytes};"
                 " give more text or a larger fraction"
             )
-        run.figures = {"sentences_seen": len(draws), "sentences": lines, "bytes": size}
+        run.figures = {"sentences_seen": sum(counts), "sentences": sum(kept), "bytes": written}
+        run.figures |= records.speed(inputs, time.perf_counter() - started, runner.cores())
     return run.manifest or {}

@@ -6,23 +6,24 @@ which stands for a space there. A line with the text of a special is not compare
 specials inside text.
 """
 
+import functools
 import importlib.util
 import logging
 import math
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from tigerjax.errors import ConfigError, DataError
 from tigerjax.files import paths
-from tigerjax.files.progress import Progress
 from tigerjax.tokenizer import bpe_verify
 from tigerjax.tokenizer.bpe import has_own
 from tigerjax.tokenizer.extend import base_minimum, dead_pieces, has_cjk, is_cjk
 from tigerjax.tokenizer.hf_files import described
 from tigerjax.tokenizer.load import Tokenizer
 from tigerjax.tokenizer.model_file import NORMAL, SPECIAL_TEXTS, read_proto
-from tigerjax.tokenizer.sample import read_all
+from tigerjax.tokenizer.texts import HERE, RecordText, TextRunner, over
 
 HARD_LINES = (
     " ",
@@ -103,7 +104,71 @@ class HuggingFace:
             self._lines.clear()
 
 
-def verify(folder: Path, base: Path, texts: list[Path], progress: Progress | None = None) -> dict[str, Any]:
+COUNTED = (
+    "plain_lines", "plain_lines_changed", "mixed_lines", "mixed_lines_changed", "round_trip_failures",
+    "specials_from_text",
+)  # fmt: skip
+
+
+class Checks:
+    """An extended tokenizer beside its base, and the lines that were checked so far."""
+
+    def __init__(self, folder: Path, base: Path):
+        self.folder = folder
+        self.old, self.new = Tokenizer(base), Tokenizer(folder)
+        if self.old.is_json != self.new.is_json:
+            kinds = ("tokenizer.model", "tokenizer.json")
+            raise ConfigError(
+                f"{folder} is a {kinds[self.new.is_json]}, and {base} a {kinds[self.old.is_json]}; give the base that"
+                " it was made of"
+            )
+        self.special = described(folder).special if self.new.is_json else frozenset(self.new.added)
+        self.marks = [self.new.added[i] for i in sorted(self.special)]
+        self.peer = HuggingFace(folder, self.new, self.marks)
+        self.lines, self.figures, self.sizes = 0, Counter[str](dict.fromkeys(COUNTED, 0)), dict[str, list[int]]()
+
+    def add(self, line: str) -> tuple[list[int], list[int]]:
+        """Checks what holds for every line; returns its ids in the base and in the extension."""
+        before, after = self.old.encode(line), self.new.encode(line)
+        self.peer.add(line)
+        self.lines += 1
+        self.figures["round_trip_failures"] += self.new.decode(after) != line and _returns(self.old, line)
+        self.figures["specials_from_text"] += not self.special.isdisjoint(after)
+        return before, after
+
+    def of_text(self, line: str, lang: str | None) -> None:
+        """Checks a line of the user's text."""
+        before, after = self.add(line)
+        if (has_own if self.new.is_json else has_cjk)(line):
+            self.figures["mixed_lines"] += 1
+            self.figures["mixed_lines_changed"] += outside_cjk(self.old, line) != outside_cjk(self.new, line)
+        else:
+            self.figures["plain_lines"] += 1
+            self.figures["plain_lines_changed"] += before != after
+        total = self.sizes.setdefault(lang or language(line), [0, 0, 0])
+        for n, count in enumerate((len(line), len(before), len(after))):
+            total[n] += count
+
+    def found(self) -> dict[str, Any]:
+        """The sums of the lines that were checked."""
+        self.peer.finish()
+        return {
+            "lines": self.lines,
+            "figures": dict(self.figures),
+            "sizes": self.sizes,
+            "different": self.peer.different,
+        }
+
+
+def _checked(folder: Path, base: Path, number: int, texts: Iterator[RecordText]) -> dict[str, Any]:
+    checks = Checks(folder, base)
+    for _, text, declared in texts:
+        for line in filter(None, text.split("\n")):
+            checks.of_text(line, declared)
+    return checks.found()
+
+
+def verify(folder: Path, base: Path, texts: list[Path], runner: TextRunner = HERE) -> dict[str, Any]:
     """The figures of the tokenizer in `folder`, which was extended from `base`, on the lines of the files.
 
     chars_per_token is {"before": {language: …}, "after": {language: …}}. The language is a record's `lang`, or else
@@ -111,49 +176,23 @@ def verify(folder: Path, base: Path, texts: list[Path], progress: Progress | Non
     ConfigError where one of the two is a tokenizer.json and the other is not.
     """
     folder, base = paths.of(folder), paths.of(base)
-    old, new = Tokenizer(base), Tokenizer(folder)
-    if old.is_json != new.is_json:
-        kinds = ("tokenizer.model", "tokenizer.json")
-        raise ConfigError(
-            f"{folder} is a {kinds[new.is_json]}, and {base} a {kinds[old.is_json]}; give the base that it was made of"
-        )
-    structure = (bpe_verify.structure if new.is_json else _structure)(folder, base)
-    special = described(folder).special if new.is_json else frozenset(new.added)
-    may_change = has_own if new.is_json else has_cjk
-    marks = [new.added[i] for i in sorted(special)]
-    hard = (*HARD_LINES, *(marks if new.is_json else ()))
-    peer, lines = HuggingFace(folder, new, marks), 0
-    sizes: dict[str, list[int]] = {}
-    names = ("plain_lines", "plain_lines_changed", "mixed_lines", "mixed_lines_changed", "round_trip_failures")
-    figures = dict.fromkeys((*names, "specials_from_text"), 0)
-    for line in hard:
-        ids = new.encode(line)
-        peer.add(line)
-        lines += 1
-        figures["round_trip_failures"] += new.decode(ids) != line and _returns(old, line)
-        figures["specials_from_text"] += not special.isdisjoint(ids)
-    for _, text, declared in read_all(texts, progress and progress("checked", "GB")):
-        for line in filter(None, text.split("\n")):
-            peer.add(line)
-            lines += 1
-            before, after = old.encode(line), new.encode(line)
-            if may_change(line):
-                figures["mixed_lines"] += 1
-                figures["mixed_lines_changed"] += outside_cjk(old, line) != outside_cjk(new, line)
-            else:
-                figures["plain_lines"] += 1
-                figures["plain_lines_changed"] += before != after
-            figures["round_trip_failures"] += new.decode(after) != line and _returns(old, line)
-            figures["specials_from_text"] += not special.isdisjoint(after)
-            total = sizes.setdefault(declared or language(line), [0, 0, 0])
-            for n, count in enumerate((len(line), len(before), len(after))):
-                total[n] += count
-    peer.finish()
+    hard = Checks(folder, base)
+    structure = (bpe_verify.structure if hard.new.is_json else _structure)(folder, base)
+    for line in (*HARD_LINES, *(hard.marks if hard.new.is_json else ())):
+        hard.add(line)
+    blocks = [hard.found(), *over(functools.partial(_checked, folder, base), texts, runner, "checked")]
+    figures, sizes = dict.fromkeys(COUNTED, 0), dict[str, list[int]]()
+    for block in blocks:
+        for name in COUNTED:
+            figures[name] += block["figures"][name]
+        for lang, own in block["sizes"].items():
+            sizes[lang] = [total + count for total, count in zip(sizes.get(lang, [0, 0, 0]), own, strict=True)]
+    different = [block["different"] for block in blocks]
     return {
         **structure,
         **figures,
-        "lines": lines,
-        "hf_mismatches": peer.different,
+        "lines": sum(block["lines"] for block in blocks),
+        "hf_mismatches": None if None in different else sum(different),
         "chars_per_token": {
             when: {lang: round(total[0] / max(total[n], 1), 4) for lang, total in sorted(sizes.items())}
             for n, when in ((1, "before"), (2, "after"))

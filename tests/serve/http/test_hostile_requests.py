@@ -132,6 +132,85 @@ def test_the_values_that_go_wrong_most_often_are_refused(live):
         refused(live.post("/v1/completions", json={"prompt": prompt, "max_tokens": 1}))
 
 
+turns = st.sampled_from(["system", "user", "assistant"]).flatmap(
+    lambda role: st.fixed_dictionaries({"role": st.just(role), "content": st.sampled_from(["Hi", "", " ", "\u2028"])})
+)
+labels_given = st.fixed_dictionaries(
+    {
+        "annotator": st.sampled_from(["ann", " ", "a\nb", "安\x1b[31m"]),
+        "messages": st.lists(turns, max_size=4) | st.just([{"role": "user", "content": "Hi"}]),
+        "candidates": st.lists(
+            st.fixed_dictionaries({"text": st.sampled_from(["a", "b", "", " a"])}), min_size=1, max_size=3
+        ),
+    },
+    optional={
+        "ranking": st.lists(st.lists(st.integers(0, 2), max_size=2), max_size=2),
+        "reject": st.lists(st.integers(0, 2), max_size=2),
+        "base": st.integers(0, 2),
+        "text": st.sampled_from(["better", "", "   ", "\n", "a"]),
+    },
+)
+
+
+@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(labels_given)
+def test_a_label_that_is_taken_is_one_that_the_import_takes(live, asked):
+    """The import refuses a whole file for one bad line."""
+    from tigerjax.align.people import label_lines
+
+    response = live.post("/v1/labels", json=asked)
+    if response.status_code == 200:
+        line = json.loads(live.labels.read_text(encoding="utf-8").splitlines()[-1])
+        assert line["annotator"].isprintable()
+        assert label_lines.check(line, {}, 1000, lambda messages: 1) in ("rank", "edit")
+    else:
+        refused(response)
+
+
+def test_labels_that_no_import_would_take_are_refused_in_a_line(live):
+    fine = {
+        "annotator": "ann",
+        "messages": [{"role": "user", "content": "Hi"}],
+        "candidates": [{"text": "a"}, {"text": "b"}],
+    }
+    assert live.post("/v1/labels", json=fine | {"ranking": [[0]]}).status_code == 200
+    said = refused(live.post("/v1/labels", json=fine | {"base": 1, "text": " \n "}))
+    assert "text is blank; write an answer, or send a ranking" in said
+    answered = {"messages": [*fine["messages"], {"role": "assistant", "content": "a"}], "ranking": [[0]]}
+    said = refused(live.post("/v1/labels", json=fine | answered))
+    assert "messages must alternate between user and assistant, and end with the user" in said
+
+
+def test_an_empty_answer_may_be_sent_back_and_is_left_out_with_its_question(live):
+    """A client that appends every answer, as most do, goes on after one that was empty."""
+    asked = {"temperature": 0, "max_tokens": 3, "seed": 1}
+    last = [{"role": "user", "content": "Hi"}]
+    for nothing in ("", None, []):
+        said = [{"role": "user", "content": "You?"}, {"role": "assistant", "content": nothing}]
+        given = live.post("/v1/chat/completions", json=asked | {"messages": [*said, *last]}).json()
+        plain = live.post("/v1/chat/completions", json=asked | {"messages": last}).json()
+        assert given["choices"][0]["message"] == plain["choices"][0]["message"]
+        assert given["usage"] == plain["usage"] and given["sampling"]["prompt_ids"] == plain["sampling"]["prompt_ids"]
+        assert given["sampling"]["empty_answers_left_out"] == 1
+        assert "empty_answers_left_out" not in plain["sampling"]
+    for empty in ("user", "system"):
+        said = [{"role": empty, "content": ""}, *last]
+        assert f"a message of the {empty} is empty" in refused(
+            live.post("/v1/chat/completions", json={"messages": said})
+        )
+
+
+def test_paths_and_bodies_of_another_form_get_a_line_of_json(live):
+    body = json.dumps(VALID["/v1/chat/completions"] | {"max_tokens": 1}).encode()
+    with_slash = live.post("/v1/chat/completions/", content=body, headers=JSON)
+    assert with_slash.status_code == 404 and "there is no /v1/chat/completions/" in refused(with_slash)
+    packed = live.post("/v1/chat/completions", content=body, headers=JSON | {"content-encoding": "gzip"})
+    assert packed.status_code == 415 and "send the JSON as it is" in refused(packed)
+    plain = live.post("/v1/chat/completions", content=body, headers=JSON | {"content-encoding": "identity"})
+    assert plain.status_code == 200
+    assert raw(live.url, b"GET /health HTTP/1.0\r\n\r\n").startswith(b"HTTP/1.1 200 ")  # as a simple probe asks
+
+
 def test_a_request_for_more_answers_than_one_may_have_is_refused_before_any_is_drawn(live):
     before = live.served.engine.figures().requests
     many = {"prompt": ["a"] * 43, "n": 3, "max_tokens": 1}
@@ -174,7 +253,9 @@ HEAD = b"POST /v1/chat/completions HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: 
 
 def test_who_sends_too_slowly_is_told_and_hung_up_on(live):
     with listening(live.served, LIMITS._replace(request_s=0.4)) as url:
-        assert raw(url, b"").startswith(b"HTTP/1.1 408 ")
+        slow = raw(url, b"")
+        assert slow.startswith(b"HTTP/1.1 408 ")
+        assert json.loads(slow.partition(b"\r\n\r\n")[2])["error"]["type"] == "timeout_error"
         assert raw(url, b"GET / HT", b"TP", b"/1.1\r\n", b"a: b\r\n", pause=0.05).startswith(b"HTTP/1.1 408 ")
         body = raw(url, HEAD + b"content-length: 100\r\n\r\n{", b'"a', b'": ', pause=0.05)
         assert body.startswith(b"HTTP/1.1 408 ") and b"did not arrive within 0.4 s" in body

@@ -142,20 +142,24 @@ def test_when_the_queue_is_full_the_next_request_is_told_when_to_come_again(engi
     try:
         with turn, listening(served) as url:
             body = {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 2}
-            first = threading.Thread(target=HTTP.post, args=(f"{url}/v1/chat/completions",), kwargs={"json": body})
-            first.start()
-            waits_until(lambda: small.figures().queued == 1)
+            asking = {"args": (f"{url}/v1/chat/completions",), "kwargs": {"json": body}}
+            # One for each slot, all of which are free, and one that waits.
+            first = [threading.Thread(target=HTTP.post, **asking) for _ in range(small.slots + 1)]
+            for client in first:
+                client.start()
+            waits_until(lambda: small.figures().queued == small.slots + 1)
             full = HTTP.post(f"{url}/v1/chat/completions", json=body)
             assert full.status_code == 429 and int(full.headers["retry-after"]) >= 1
             assert full.json()["error"]["code"] == "queue_full" and "ask again in" in full.text
             # What will never find a place is not told to come again.
             never = HTTP.post(f"{url}/v1/completions", json={"prompt": ["a", "b"], "max_tokens": 1})
             assert never.status_code == 400 and "the queue of this server has 1 places; send at most 1" in never.text
-            assert "tigerjax_serve_queued_requests 1\n" in HTTP.get(f"{url}/metrics").text
+            assert f"tigerjax_serve_queued_requests {small.slots + 1}\n" in HTTP.get(f"{url}/metrics").text
             turn.release()
-            first.join(LONG_S)
+            for client in first:
+                client.join(LONG_S)
             turn.acquire()
-            assert not first.is_alive()
+            assert not any(client.is_alive() for client in first)
     finally:
         small.close()
 

@@ -139,6 +139,9 @@ def test_what_cannot_be_served_is_refused_in_a_line_before_a_model_is_read(folde
             (["--labels", tmp_path / "empty", "--dry-run"], 2, "is a file; give a folder"),
             (["--tokenizer", tmp_path / "absent", "--dry-run"], 3, "absent: no such file or folder"),
             (["--mesh.fsdp", "64"], 2, "64 devices"),
+            (["--mesh.fsdp", "64", "--dry-run"], 2, "64 devices"),
+            (["--served-name", " ", "--dry-run"], 2, "--served-name is empty; give the model's id"),
+            (["--reward-model", folder / "chat", "--dry-run"], 2, "reward"),
         ]:
             assert said in refused([folder / "chat", "--port", "0", *words], capsys, monkeypatch, code), words
     for words in (["absent"], ["absent", "--dry-run"]):

@@ -1,6 +1,5 @@
 """Rewards that are Python functions of the user: imported, called on one host, and what they return checked."""
 
-import importlib
 import math
 import re
 import sys
@@ -10,10 +9,10 @@ from typing import Any
 
 from tigerjax.align.answers import Answer
 from tigerjax.align.rewards.given import FUNCTION
-from tigerjax.errors import USERS, ConfigError, DataError, TigerjaxError, line_in, of_user
+from tigerjax.errors import USERS, DataError, line_in, of_user
 from tigerjax.files.foreign import shown
 from tigerjax.processes import hosts
-from tigerjax.records import fingerprint
+from tigerjax.records import fingerprint, user_code
 from tigerjax.records.fingerprint import Fingerprint
 from tigerjax.terminal import one_line
 
@@ -29,18 +28,7 @@ def imported(name: str) -> Function:
     named = re.fullmatch(FUNCTION, name)
     assert named is not None, name
     module, function = named.groups()
-    try:
-        found = getattr(importlib.import_module(module), function, None)
-    except TigerjaxError:
-        raise
-    except USERS as error:
-        raise ConfigError(
-            f"the reward is {name}, and {module} cannot be imported: {': '.join(of_user(error))};"
-            " correct the name, or start in the folder that holds it"
-        ) from error
-    if not callable(found):
-        raise ConfigError(f"the reward is {name}, and {module} has no function {function}; correct the name")
-    made: Function = found
+    made: Function = user_code.function(module, function, f"the reward is {name}, and ")
     return made
 
 

@@ -1,6 +1,6 @@
 """How well `tigerjax data language` finds the language of real text, by class and by length.
 
-    python benchmarks/studies/languages.py [--packages runs/languages] [--each 150] [--json FILE]
+    python benchmarks/studies/identified_languages.py [--packages runs/languages] [--each 150] [--json FILE]
 
 The text is that of benchmarks/data/language_text.py. Its half `tuned` was looked at when the thresholds were chosen;
 the figures are those of the other one. For each class and length: the share of the pieces with the right language, with

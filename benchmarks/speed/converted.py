@@ -1,6 +1,6 @@
 """A real model goes in and out: SmolLM2-135M-Instruct, which `benchmarks/data/smollm2.py` writes.
 
-    JAX_PLATFORMS=cpu python benchmarks/speed/real_model.py --model runs/smollm2 --json real_model.json
+    JAX_PLATFORMS=cpu python benchmarks/speed/converted.py --model runs/smollm2 --json converted.json
 
 tensors    `convert from-hf --verify`, then `convert to-hf --verify`: those of the second folder that are not, bit for
            bit, those of the first
