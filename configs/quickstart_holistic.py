@@ -17,7 +17,7 @@ def config() -> RunConfig:
         model=quickstart_extended(),
         compute=ComputeConfig(attention="reference", remat="none", dtype="float32", loss_chunk_tokens=1024),
         mesh=MeshConfig(),
-        optim=adamw(peak_lr=2e-3, warmup_steps=100, total_steps=2000, weight_decay=0.1),
+        optim=adamw(peak_lr=2e-3, warmup_steps=100, total_steps=3000, weight_decay=0.1),
         data=DataConfig(
             mixture="quickstart_holistic",
             modules=("data_mixtures.quickstart",),
