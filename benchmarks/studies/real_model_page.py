@@ -53,6 +53,8 @@ def write(out: Path) -> None:
     manifest.write_json(KEPT, short(records))
     records = json.loads(KEPT.read_text(encoding="utf-8"))
     _draw(by_arm(records, "rounds"), KEPT.parent / "rounds.png")
+    if text := by_arm(records, "text"):
+        _draw_text(text, KEPT.parent / "text.png")
     PAGE.write_text(markdown(records), encoding="utf-8")
 
 
@@ -135,7 +137,7 @@ def _texts(arms: Arms) -> list[str]:
     grown = ", ".join(
         f"{lang} {own:.3f} to {per_token['after'][lang]:.3f}" for lang, own in per_token["before"].items()
     )
-    out = [f"Characters per token of held-out text: {grown}.", ""]
+    out = ["![Held-out loss](real_model/text.png)", "", f"Characters per token of held-out text: {grown}.", ""]
     losses = [(lang, each) for lang in ("zh", "en") for each in ("character", "token")]
     names = ("capitals_zh", "capitals_en", "choices")
     heads = [f"{lang}, nats a {each}" for lang, each in losses] + [
@@ -185,5 +187,33 @@ def _draw(arms: Arms, path: Path) -> None:
         axes.plot(values, [row] * len(values), "k.", markersize=4)
     axes.set_yticks(range(len(shown)), [SHOWN[name] for name in shown])
     axes.set(xlabel="rules kept by greedy answers to new prompts, % (a dot per seed)", xlim=(0, None))
+    figure.savefig(path, metadata={"Software": ""})
+    plt.close(figure)
+
+
+def _draw_text(arms: Arms, path: Path) -> None:
+    """Held-out loss by character over the steps, a panel for each language; as published, a line across."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    plt.rcParams.update({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "figure.dpi": 110})
+    figure, panels = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
+    for axes, (lang, name) in zip(panels, (("zh", "Chinese"), ("en", "English")), strict=True):
+        loss = f"{lang}_nats_a_character"
+        for arm, label in TEXT_ARMS.items():
+            seeds = list(arms.get(arm, {}).values())
+            if not seeds:
+                continue
+            means = {int(step): statistics.mean(f["after"][step][loss] for f in seeds) for step in seeds[0]["after"]}
+            if arm == "before":
+                axes.axhline(means[0], color=COLOURS[0], linestyle="--", label=label)
+                continue
+            if 0 not in means:  # a mixture begins with the rows of means
+                means = {0: statistics.mean(f["after"]["0"][loss] for f in arms["rows_mean"].values())} | means
+            axes.plot(list(means), list(means.values()), marker="o", markersize=4, label=label)
+        axes.set(title=name, xlabel="steps", ylabel="held-out nats a character")
+    panels[0].legend(frameon=False, fontsize=8)
     figure.savefig(path, metadata={"Software": ""})
     plt.close(figure)
