@@ -26,7 +26,7 @@ def config() -> RunConfig:
             seq_len=64,
         ),
         checkpoint=CheckpointConfig(every_steps=200, keep=2, init_from="runs/quickstart/sft"),
-        global_batch_size=16,
+        global_batch_size=32,
         seed=0,
         log_every_steps=10,
     )

@@ -31,13 +31,13 @@ def train_reward(quick: Quickstart) -> dict[str, Any]:
     from tigerjax.tokenizer.load import Tokenizer
 
     config, run_dir = quick.config("reward"), quick.out / "reward"
-    inputs = [EXERCISES / "preferences.jsonl", rank_own_answers(quick), quick.out / "sft" / manifest.FILE]
+    inputs = [rank_own_answers(quick), quick.out / "sft" / manifest.FILE]
 
     def run() -> dict[str, Any]:
         return reward.train(
             config,
             REWARD,
-            data=reward_data.RewardData(inputs[:2], read(quick.out / "instructions" / "sft.jsonl")[::8]),
+            data=reward_data.RewardData(inputs[:1], read(quick.out / "instructions" / "sft.jsonl")[::8]),
             tokenizer=Tokenizer(config.data.tokenizer),
             init=quick.out / "sft",
             run_dir=run_dir,
