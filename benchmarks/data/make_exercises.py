@@ -75,28 +75,6 @@ def instructions(train: list[Fact]) -> tuple[list[Row], list[Row]]:
     return examples, labels
 
 
-def preferences(train: list[Fact]) -> list[Row]:
-    """Ranked replies of a prompt: right > evasive > wrong."""
-    out = []
-    for fact in train:
-        n = int(fraction("preference", fact.id) * len(fact.prompts))
-        id = f"pref-{fact.id}-{n}"
-        texts = [fact.sentence, evasive(fact.lang, id), wrong(fact, train, "first")]
-        places = shuffled(range(3), "place", id)
-        names = {place: f"r{i}" for i, place in enumerate(places)}
-        out.append(
-            {
-                "prompt_id": id,
-                "messages": [message("user", fact.prompts[n])],
-                "lang": fact.lang,
-                "task": fact.task,
-                "responses": [{"id": names[p], "text": texts[p]} for p in places],
-                "ranking": [[names[0]], [names[1]], [names[2]]],
-            }
-        )
-    return out
-
-
 def asked(facts: list[Fact]) -> list[Row]:
     """Each fact in WORDINGS that SFT uses for others."""
     return [
@@ -124,7 +102,6 @@ def build() -> dict[str, bytes]:
     tables = {
         "sft.jsonl": sorted(examples, key=lambda r: r["id"]),
         "labels.jsonl": sorted(labels, key=lambda r: r["prompt_id"]),
-        "preferences.jsonl": sorted(preferences(train), key=lambda r: r["prompt_id"]),
         "dev.jsonl": sorted(asked(dev), key=lambda r: r["id"]),
         "test.jsonl": sorted(asked(test), key=lambda r: r["id"]),
     }

@@ -30,7 +30,7 @@ def test_the_files_are_small_and_sorted_and_counted():
 
 def test_300_test_questions_or_more_and_none_in_training_or_dev():
     asked = {name: {row["prompt"] for row in rows(f"{name}.jsonl")} for name in ("dev", "test")}
-    trained = {row["messages"][0]["content"] for name in ("sft", "preferences") for row in rows(f"{name}.jsonl")}
+    trained = {row["messages"][0]["content"] for row in rows("sft.jsonl")}
     assert len(asked["test"]) == len(rows("test.jsonl")) >= 300
     assert not asked["test"] & trained and not asked["dev"] & trained and not asked["test"] & asked["dev"]
 
@@ -43,8 +43,7 @@ def test_held_out_countries_are_in_no_training_text():
     }
     held = {name for row in countries if row[1] in capitals for name in row[:4]}
     names = re.compile("|".join(sorted((re.escape(n) for row in countries for n in row[:4]), key=len, reverse=True)))
-    texts = [m["content"] for name in ("sft.jsonl", "preferences.jsonl") for row in rows(name) for m in row["messages"]]
-    texts += [r["text"] for row in rows("preferences.jsonl") for r in row["responses"]]
+    texts = [m["content"] for row in rows("sft.jsonl") for m in row["messages"]]
     texts += [row["edit"] for row in rows("labels.jsonl")]
     assert len(held) > 100 and not held & {name for text in texts for name in names.findall(text)}
 
@@ -63,15 +62,10 @@ def test_each_source_declines_and_errs_as_stated_and_the_judge_agrees():
     assert set(keys) == {row["id"] for row in examples}
 
 
-def test_labels_and_rankings_are_right():
+def test_the_labels_are_right():
     keys = {q.id: q for q in load(EXERCISES / "labels.jsonl")}
     for row in rows("labels.jsonl"):
         assert judge(keys[row["prompt_id"]], row["edit"]) and row["accept"] == row["answers"]
-    by_entity = {q.id.rsplit("-", 1)[0]: q for q in keys.values()}
-    for row in rows("preferences.jsonl"):
-        key = by_entity[row["prompt_id"].replace("pref-", "sft-", 1).rsplit("-", 1)[0]]
-        texts = {r["id"]: r["text"] for r in row["responses"]}
-        assert [true_reward(key, texts[i]) for [i] in row["ranking"]] == [1.0, 0.3, 0.0], row
 
 
 def test_to_repeat_the_question_or_to_name_every_answer_is_wrong():

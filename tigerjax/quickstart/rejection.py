@@ -20,9 +20,8 @@ REWARD = RewardConfig(eval_fraction=0.2, centering=0.01, truncation_penalty=2.0,
 ALIGN = AlignConfig(prompt_fraction=0.10, seed=0, min_score=-1.0, rm_weight=40.0, human_weight=40.0, edit_weight=40.0)
 CANDIDATES = 10
 OWN_EVERY, OWN_ANSWERS = 3, 4
-"""The reward model learns from rankings of OWN_ANSWERS answers of the SFT model to one in OWN_EVERY of the prompts, and
-from the shipped rankings, whose wrong answers are not those that the SFT model gives. A fact is asked in eight wordings
-one after another, so that one in 3 meets all of them."""
+"""The reward model learns from rankings of OWN_ANSWERS answers of the SFT model to one in OWN_EVERY of the prompts. A
+fact is asked in eight wordings one after another, so that one in 3 meets all of them."""
 
 
 def train_reward(quick: Quickstart) -> dict[str, Any]:
