@@ -17,7 +17,15 @@ from tigerjax.quickstart.answers import ANSWER_TOKENS, answers
 from tigerjax.quickstart.state import DEV, EXERCISES, Quickstart, read
 
 REWARD = RewardConfig(eval_fraction=0.2, centering=0.01, truncation_penalty=2.0, score_batch_size=64)
-ALIGN = AlignConfig(prompt_fraction=0.10, seed=0, min_score=-1.0, rm_weight=40.0, human_weight=40.0, edit_weight=40.0)
+ALIGN = AlignConfig(
+    prompt_fraction=0.10,
+    seed=0,
+    min_score=-1.0,
+    rm_weight=40.0,
+    human_weight=40.0,
+    edit_weight=40.0,
+    max_mean_loss_points=3.0,  # of the 64 dev questions of a language one is 1.6 points
+)
 CANDIDATES = 10
 OWN_EVERY, OWN_ANSWERS = 3, 4
 """The reward model learns from rankings of OWN_ANSWERS answers of the SFT model to one in OWN_EVERY of the prompts. A
