@@ -22,7 +22,7 @@ PAGES = {
 }
 """By mark, the English page and the Chinese one."""
 IN_CHINESE = {
-    "| step | gain in points, mean ± standard deviation | by seed |": "| 步骤 | 提升（百分点），均值 ± 标准差 | 各种子 |",
+    "| step | gain in points | by seed |": "| 步骤 | 提升（百分点） | 各种子 |",
     "rejection-sampled over control": "拒绝采样后相对对照组",
     "rejection-sampled over SFT": "拒绝采样后相对 SFT",
     "holistic base over base": "整体式预训练后相对基座模型",
@@ -135,7 +135,7 @@ GAINS = (("holistic", "base"), ("sft", "holistic"), ("rejection_sampled", "sft")
 
 def gains(reports: list[dict[str, Any]]) -> str:
     """In points of accuracy on the test questions, how far each model of GAINS is above the other."""
-    rows = ["| step | gain in points, mean ± standard deviation | by seed |", "|---|---|---|"]
+    rows = ["| step | gain in points | by seed |", "|---|---|---|"]
     for pair in GAINS:
         own = [100 * (r["accuracy"][pair[0]]["overall"] - r["accuracy"][pair[1]]["overall"]) for r in reports]
         spread = f" ± {statistics.stdev(own):.1f}" if len(own) > 1 else ""
