@@ -134,9 +134,12 @@ def line_in(error: BaseException, path: Path) -> str:
     return f"{path}:{lines[-1]}" if lines else str(path)
 
 
-def near_miss(word: str, there: Iterable[str]) -> str:
-    """`; did you mean X?`, where X is one of `there` and spelt like the word; an empty string when none is."""
-    near = difflib.get_close_matches(word, list(there), n=2, cutoff=0.6)
+def near_miss(word: str, there: Iterable[str], least: float = 0.6) -> str:
+    """`; did you mean X?`, where X is one of `there` and spelt like the word; an empty string when none is.
+
+    `least` is how alike they must be, from 0 to 1.
+    """
+    near = difflib.get_close_matches(word, list(there), n=2, cutoff=least)
     return f"; did you mean {' or '.join(near)}?" if near else ""
 
 

@@ -48,17 +48,19 @@ class StandIn(http.server.BaseHTTPRequestHandler):
         if state.pop("expired", False):
             return 401, {"detail": "expired"}
         projects, tasks = state["projects"], state["tasks"]
-        first = (int(query.get("page", 1)) - 1) * studio.PAGE
-        page = slice(first, first + studio.PAGE)
+        size = min(studio.PAGE, state["most"])
+        first = (int(query.get("page", 1)) - 1) * size
+        page = slice(first, first + size)
         if path == ["users"]:
             return 200, [{"id": n, "email": email} for n, email in enumerate(state["users"], start=1)]
         if path == ["projects"] and body is None:
-            return 200, {"results": projects[page]}
+            return 200, {"count": len(projects), "results": projects[page]}
         if path == ["projects"]:
             projects.append({"id": len(projects) + 1, "title": body["title"]})
             return 201, projects[-1]
         if path == ["tasks"]:
-            return 200, {"tasks": [t for t in tasks if t["project"] == int(query["project"])][page]}
+            own = [t for t in tasks if t["project"] == int(query["project"])]
+            return 200, {"total": len(own), "tasks": own[page]}
         if path[2] == "import":
             tasks += [t | {"project": int(path[1]), "id": len(tasks) + n} for n, t in enumerate(body)]
             return 201, {"task_count": len(body)}
@@ -69,6 +71,6 @@ class StandIn(http.server.BaseHTTPRequestHandler):
 def serve(users: list[str], port: int = 0) -> http.server.ThreadingHTTPServer:
     """A server that has begun, whose state a test reads and changes; port 0 is any that is free."""
     made = http.server.ThreadingHTTPServer(("127.0.0.1", port), StandIn)
-    made.state = {"projects": [], "tasks": [], "users": users, "said": {}, "seen": [], "fault": None}
+    made.state = {"projects": [], "tasks": [], "users": users, "said": {}, "seen": [], "fault": None, "most": 1_000}
     threading.Thread(target=made.serve_forever, daemon=True).start()
     return made

@@ -172,3 +172,29 @@ def test_an_unknown_runner_is_refused(registered, tmp_path):
         mixture.cache(
             "beam_sft", Caching(tokenizer=registered, cache_dir=tmp_path / "out", seq_len=L, runner="NoSuchRunner")
         )
+
+
+def test_a_task_of_ones_own_among_the_sources_is_made_here_and_a_line_says_so(registered, by_blocks, tmp_path, capsys):
+    import seqio
+    import tensorflow as tf
+
+    def dataset_fn(split, shuffle_files, seed=None):
+        ids = tf.reshape(tf.range(3 * L), [3, L])
+        given = {"tokens": ids, "segment_ids": tf.ones_like(ids), "weights": tf.ones([3, L])}
+        return tf.data.Dataset.from_tensor_slices(given)
+
+    dtypes = {"tokens": tf.int32, "segment_ids": tf.int32, "weights": tf.float32}
+    features = {name: seqio.ContinuousFeature(dtype=dtype) for name, dtype in dtypes.items()}
+    seqio.TaskRegistry.remove("of_my_own")
+    source = seqio.FunctionDataSource(dataset_fn, splits=("train",))
+    seqio.TaskRegistry.add("of_my_own", source=source, output_features=features, preprocessors=[])
+    mixture.pretraining("beside", tokenizer=registered, sources={"zh": mixture.Source(tmp_path / "a.jsonl")})
+    (other,) = mixture.get_mixture("beside").tasks
+    mixture.add_mixture("with_mine", {"of_my_own": 1.0, other.name: 1.0})
+    made = {}
+    for on in ("local", by_blocks, "DirectRunner"):
+        how = Caching(tokenizer=registered, cache_dir=tmp_path / on, seq_len=L, runner=on)
+        made[on] = {task: (of / row_files.name(0)).read_bytes() for task, of in mixture.cache("with_mine", how).items()}
+        said = capsys.readouterr().err
+        assert ("source of_my_own: a SeqIO task of your own" in said) == (on != "local")
+    assert len(made["local"]) == 2 and made["local"] == made[by_blocks] == made["DirectRunner"]

@@ -5,6 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
+from tigerjax import records
 from tigerjax.config import DataConfig
 from tigerjax.data import mixture, weighted
 from tigerjax.errors import ConfigError, DataError
@@ -26,12 +27,29 @@ def test_over_all_passes_a_document_stands_as_often_as_its_weight_says():
 
 @pytest.mark.parametrize("weight", [-0.1, "much", 101, float("inf"), True])
 def test_a_weight_that_is_none_is_refused(weight):
-    with pytest.raises(DataError, match=r"document 'a': weight .* must be a number from 0 to 100"):
-        weighted.weight_of({"id": "a", "weight": weight})
+    with pytest.raises(DataError, match=r"x\.jsonl:7: id 'a': weight .* must be a number from 0 to 100"):
+        records.document_weight({"id": "a", "weight": weight}, "x.jsonl:7")
 
 
 def test_a_csv_holds_a_weight_as_text_and_an_empty_field_is_none():
-    assert weighted.weight_of({"weight": "2"}) == 2.0 and weighted.weight_of({"weight": ""}) == 1.0
+    assert records.document_weight({"weight": "2"}, "") == 2.0 and records.document_weight({"weight": ""}, "") is None
+
+
+@pytest.mark.parametrize("runner", ["local", "DirectRunner"])
+def test_a_weight_that_is_none_is_refused_by_its_place_by_whoever_makes_the_rows(work, tmp_path, runner):
+    given = [{"id": "a", "text": "The tiger walks."}, {"id": "b", "text": "It sleeps.", "weight": 101}]
+    jsonl.write_jsonl(tmp_path / "x.jsonl", given)
+    with pytest.raises(
+        DataError, match=r"x\.jsonl:2: id 'b': weight 101 must be a number from 0 to 100, which says how"
+    ):
+        rows_of("weighted_wrong", (tmp_path / "x.jsonl", work / "tokenizer", tmp_path / "rows"), runner, passes=1)
+
+
+def test_an_empty_weight_of_a_csv_is_not_counted_as_one_that_is_not_read(work, tmp_path, capsys):
+    rows = "".join(f"{n},The tiger walks {n} times.,{'2' if n == 3 else ''}\n" for n in range(40))
+    (tmp_path / "x.csv").write_text("id,text,weight\n" + rows)
+    rows_of("weighted_csv", (tmp_path / "x.csv", work / "tokenizer", tmp_path / "rows"))
+    assert "1 documents have a weight, which is not read" in capsys.readouterr().err
 
 
 WEIGHTS = {"none": 0.0, "half": 0.5, "one": 1.0, "twice": 2.0}
@@ -50,11 +68,11 @@ def source(work, tmp_path_factory):
     return folder / "x.jsonl", work / "tokenizer", folder / "rows"
 
 
-def rows_of(name, source, **more):
+def rows_of(name, source, runner="local", **more):
     path, tokenizer, rows = source
     mixture.pretraining(name, tokenizer=tokenizer, sources={"x": mixture.Source(path, **more)})
     data = DataConfig(mixture=name, modules=(), tokenizer=str(tokenizer), cache_dir=str(rows), seq_len=L)
-    return mixture.open_loader(data, batch_rows=1, seed=0)
+    return mixture.open_loader(data, batch_rows=1, seed=0, runner=runner)
 
 
 def texts(tok, rows_B3T):

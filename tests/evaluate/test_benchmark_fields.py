@@ -9,6 +9,7 @@ from thirteen import RENAMED, write_all, write_others
 
 from tigerjax.errors import DataError
 from tigerjax.evaluate.benchmarks import BENCHMARKS
+from tigerjax.evaluate.items import csv_rows
 
 WRONG = [None, True, 0, 7, -1, 1.5, 10**30, float("nan"), "", "x", "\ud800", [], [None], ["a", 1], {}, {"a": 1}]
 CELLS = ["", "x", "E", "1", "-1", "九", "\x00", '"', "a,b", "9" * 5000]
@@ -142,3 +143,10 @@ def test_the_message_names_line_field_and_what_is_needed(tmp_path, name, file, r
     with pytest.raises(DataError) as raised:
         list(BENCHMARKS[name].read(tmp_path))
     assert f"{file}:1: {message}" in str(raised.value)
+
+
+def test_a_row_of_several_lines_is_named_by_its_first(tmp_path):
+    for row, says in (("2,one", "ends before its columns C"), ("2,one,two,three", "4 columns, needs 3")):
+        (tmp_path / "a.csv").write_text(f'A,B,C\n1,"one\nand more",two\n\n"2\n",{row.partition(",")[2]}\n')
+        with pytest.raises(DataError, match=rf"a\.csv:5: .*{says}"):
+            list(csv_rows(tmp_path / "a.csv"))

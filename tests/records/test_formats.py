@@ -4,6 +4,7 @@ import gzip
 import json
 import lzma
 import os
+import re
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -29,7 +30,7 @@ def test_every_stage_reads_every_format(tmp_path, name):
     WRITTEN[name](path)
     assert list(records.documents(path)) == GIVEN
     first, _ = next(records.read(path))
-    assert first == (3 if name in ("docs.csv", "docs.tsv") else 1)  # a CSV row is named by its last line
+    assert first == (2 if name in ("docs.csv", "docs.tsv") else 1)  # behind the names of the columns
     by_block = [record for b in records.blocks([path]) for _, record, _ in records.read_block(b)]
     assert by_block == [record for _, record in records.read(path)] and len(by_block) == len(GIVEN)
     assert [(i, text) for i, text, _ in read_documents(path)] == [(r["id"], r["text"]) for r in GIVEN]
@@ -171,6 +172,38 @@ def test_a_csv_row_of_too_many_values_is_named(tmp_path):
     (tmp_path / "a.csv").write_text("id,text\n1,one\n2,two,three\n")
     with pytest.raises(DataError, match=r"a\.csv:3: 3 values for the 2 columns of the first line"):
         list(records.documents(tmp_path / "a.csv"))
+
+
+WHERE_A_TABLE_IS_WRONG = {
+    b"id,text\na,o\xffne\nb,two\n": "2: id 'a': invalid UTF-8 in column 'text'",
+    b"id,text\na,one\nb,t\xffwo\nc,three\n": "3: id 'b': invalid UTF-8 in column 'text'",
+    b'id,text\na,"one\nand\nmore"\nb,t\xffwo\n': "5: id 'b': invalid UTF-8 in column 'text'",
+    b'id,text\na,one\nb,"two\nand\nm\xffore"\n': "3: id 'b': invalid UTF-8 in column 'text'",
+    b"id,text\r\na,one\r\n\r\nb,t\xffwo\r\n": "4: id 'b': invalid UTF-8 in column 'text'",
+    b"id,te\xffxt\na,one\n": "1: not a CSV file in UTF-8; save the file as UTF-8",
+    b'id,text\na,"one\nand\nmore"\nb,two,three\n': "5: 3 values for the 2 columns",
+    b'id,text\na,one\nb,"\n\n"\n': "3: id 'b': field 'text' is empty",
+    b'id,text\na,one\nb,"two" of them\nc,three\n': "3: not a CSV file in UTF-8: ',' expected after",
+    b'id,text\na,one\nb,"two\nand more\nc,three\n': "3: not a CSV file in UTF-8: unexpected end of data",
+}
+"""{table: the first line of the record that is wrong, as an editor counts, and what is}."""
+
+
+@pytest.mark.parametrize(("given", "says"), WHERE_A_TABLE_IS_WRONG.items())
+def test_the_line_of_a_wrong_row_is_the_one_on_which_it_begins(tmp_path, given, says):
+    for name, table in (("a.csv", given), ("a.tsv", given.replace(b",", b"\t"))):
+        (tmp_path / name).write_bytes(table)
+        said = says.replace("CSV", "TSV").replace("','", "'\t'") if name == "a.tsv" else says
+        with pytest.raises(DataError, match=re.escape(f"{name}:{said}")):
+            list(records.documents(tmp_path / name))
+
+
+def test_a_row_of_a_table_that_is_not_utf8_is_put_into_quarantine_and_the_others_are_read(tmp_path):
+    (tmp_path / "a.csv").write_bytes(b'id,text\na,"one\nmore"\nb,t\xffwo\nc,three\n')
+    made = clean_files([tmp_path / "a.csv"], tmp_path / "out", max_bad_fraction=0.5)
+    assert made["counts"] == {"in": 3, "out": 2, "dropped": {"bad": 1}}
+    (bad,) = json.loads((tmp_path / "out" / "quarantine.json").read_text())
+    assert "a.csv:4: id 'b'" in bad["error"] and "wo" in bad["line"]
 
 
 def test_a_column_of_bytes_that_are_no_text_is_named(tmp_path):

@@ -105,3 +105,13 @@ def test_an_element_that_is_killed_in_the_middle_changes_no_byte(cluster, corpus
         stage.kill()
     assert stage.returncode == 0, said
     assert_same(tmp_path / "local", tmp_path / "slurm")
+
+
+def test_a_tokenizer_is_measured_and_checked_on_slurm_as_here(cluster, corpus, work, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    texts = ["--text", *map(str, sorted(corpus.glob("zh-*.jsonl")))]
+    for name, more in (("stats", []), ("verify", ["--base", str(work / "base_tokenizer")])):
+        words = ["tokenizer", name, str(work / "tokenizer"), *more, *texts]
+        assert main([*words, "--json", f"{name}_here.json"]) == 0
+        assert main([*words, "--json", f"{name}_slurm.json", "--runner", "slurm --partition=cpu"]) == 0
+        assert Path(f"{name}_here.json").read_bytes() == Path(f"{name}_slurm.json").read_bytes()

@@ -6,6 +6,7 @@ import re
 import numpy as np
 import pytest
 
+from tigerjax.errors import DataError
 from tigerjax.files import jsonl
 from tigerjax.text import containment, unit_search
 from tigerjax.text.dedup import against_sft_files
@@ -74,6 +75,23 @@ def test_cut_takes_the_matched_sentences_and_nothing_else(tmp_path):
     assert document["text"][start:end].strip() == answer.upper()
     (tmp_path / "again").mkdir()
     assert report([{"id": "d", "text": left["d"]}], {"s": answer}, tmp_path / "again", "cut")[1] == []
+
+
+@pytest.mark.parametrize("place", ["alone", "among examples", "a line of text"])
+def test_a_document_is_no_instruction_data_and_is_refused_by_its_place(tmp_path, place):
+    document, at = {"id": "d", "text": "A text of nobody's question."}, f"sft.jsonl:{1 + (place == 'among examples')}"
+    turns = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "An answer of some length."}]
+    jsonl.write_jsonl(tmp_path / "docs.jsonl", [document])
+    given = [document] if place == "alone" else [{"id": "e", "messages": turns}, document]
+    jsonl.write_jsonl(tmp_path / "sft.jsonl", given)
+    path = tmp_path / "sft.jsonl"
+    if place == "a line of text":
+        path, at = tmp_path / "sft.txt", "sft.txt:2"
+        path.write_text("\nA line without a question.\n")
+    message = rf"{at}: id '.*': needs 'messages', .*; has \['id', 'text'\], so it is a document"
+    with pytest.raises(DataError, match=message):
+        against_sft_files([tmp_path / "docs.jsonl"], [path], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(

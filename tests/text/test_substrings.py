@@ -97,7 +97,7 @@ def test_a_masked_run_leaves_its_mark_and_a_document_that_was_only_a_copy_is_dro
     with pytest.raises(ConfigError, match="length=49 must be at least 50"):
         substring_files([tmp_path / "docs.jsonl"], tmp_path / "no", length=49)
     jsonl.write_jsonl(tmp_path / "sft.jsonl", [{"id": "s", "instruction": text, "output": text}])
-    with pytest.raises(DataError, match="record 's' is an SFT example"):
+    with pytest.raises(DataError, match=r"sft\.jsonl:1: id 's': an SFT example"):
         substring_files([tmp_path / "sft.jsonl"], tmp_path / "no")
 
 

@@ -1,11 +1,13 @@
 """`tokenizer sample`, `verify` and `stats` work block by block, and any runner gives the same bytes and figures."""
 
 import json
+import re
 import subprocess
 import sys
 
 import pytest
 
+from tigerjax.command import cli
 from tigerjax.errors import DataError
 from tigerjax.files.jsonl import write_jsonl
 from tigerjax.records import Inputs
@@ -102,6 +104,39 @@ def test_a_bad_record_and_an_empty_file_are_named_from_any_worker(work, texts, t
         stats(work / "tokenizer", Inputs([texts[0], tmp_path / "empty.jsonl"]))
     with pytest.raises(DataError, match="does not exist"):
         stats(work / "tokenizer", Inputs([tmp_path / "none.jsonl"]))
+
+
+def test_bad_records_are_put_aside_and_counted_up_to_a_fraction(texts, tmp_path, capsys):
+    with open(texts[0], "ab") as file:
+        file.write(b'{"id": "no text"}\n{"id": "half\n{"id": "x", "text": "\xff"}\n')
+    texts.append(tmp_path / "d.csv")
+    texts[-1].write_bytes(b"id,text\nd0,fine\nd1,\xff\n")
+    given = [*map(str, texts)]
+    words = ["tokenizer", "sample", "--input", *given, "--fraction", "1", "--min-sample-bytes", "1", "--out"]
+    assert cli.main([*words, str(tmp_path / "no")]) == 3
+    said = capsys.readouterr().err
+    assert re.search(r"a\.jsonl:201: id 'no text': .* \(4 of 465 records are bad, at most 0\.1% may be\)", said)
+    assert not (tmp_path / "no").exists()
+    made = {}
+    for workers in ("1", "2"):
+        out = tmp_path / f"of{workers}"
+        assert cli.main([*words, str(out), "--max-bad-fraction", "0.01", "--workers", workers]) == 0
+        assert f"4 lines are no records; they stand with their errors in {out / 'quarantine.json'}" in (
+            capsys.readouterr().err
+        )
+        counts = json.loads((out / "manifest.json").read_text())["counts"]
+        made[workers] = counts, (out / "sample.txt").read_bytes(), (out / "quarantine.json").read_bytes()
+    assert made["1"] == made["2"] and made["1"][0] == {"in": 465, "out": 461, "dropped": {"bad": 4}}
+    places = [entry["error"].split(": ")[0].rpartition("/")[2] for entry in json.loads(made["1"][2])]
+    assert places == ["a.jsonl:201", "a.jsonl:202", "a.jsonl:203", "d.csv:3"]
+
+
+def test_pages_of_web_archives_that_cannot_be_decoded_are_left_out_and_counted(work, tmp_path, capsys):
+    page = b"WARC/1.0\r\nWARC-Type: conversion\r\nContent-Type: text/plain\r\nContent-Length: %d\r\n\r\n%s\r\n\r\n"
+    (tmp_path / "a.wet").write_bytes(b"".join(page % (len(text), text) for text in (b"The tiger walks.", b"\xff\xfe!")))
+    figures = stats(work / "tokenizer", Inputs([tmp_path / "a.wet"]))
+    assert figures["languages"]["en"]["characters"] == len("The tiger walks.")
+    assert "a.wet: 1 pages of web archives cannot be decoded, and are left out" in capsys.readouterr().err
 
 
 def test_the_commands_take_workers(work, texts, tmp_path):

@@ -52,6 +52,7 @@ MEANINGS = {
     "tokenizer sample --fraction": "Share of the documents that is drawn",
     "tokenizer sample --min-sample-bytes": "A smaller sample is an error, in bytes",
     "tokenizer sample --max-sentences": "The most lines of the sample",
+    "tokenizer sample --max-bad-fraction": "The share of records that may be broken",
     "tokenizer train --base": "Folder with the tokenizer.json that is trained further",
     "tokenizer train --vocab-size": "Entries of the new tokenizer",
     "tokenizer train --out": "Folder for the tokenizer.model",

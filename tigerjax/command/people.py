@@ -10,7 +10,7 @@ from tigerjax.command.align import Folder
 from tigerjax.command.figures import as_text, save, show
 from tigerjax.command.options import OutFile
 from tigerjax.config.ranges import Range
-from tigerjax.errors import Blocked, ConfigError, LabelStudioError
+from tigerjax.errors import Blocked, ConfigError, DataError, LabelStudioError
 from tigerjax.terminal import printable
 
 URL = "http://127.0.0.1:8080"
@@ -52,6 +52,7 @@ def _show(found: dict[str, Any]) -> None:
 
     head = ("person", "asked", "to come", "gold", "tau", "tau, sound", "alpha", "drift", "labels")
     table = Table(*head)
+    table.columns[0].overflow = "fold"  # cut, two names could look the same
     for one in found["people"]:
         gold = f"{_percent(one['gold_accuracy'])} of {one['gold_questions']}"
         cells = [one["person"], one["asked"], one["to_come"], gold, _number(one["tau"]), _number(one["tau_sound"])]
@@ -94,6 +95,7 @@ def export(dir: Folder, out: OutFile, json: Path | None = None) -> None:
     rows = [row for index in range(1, last + 1) for row in desk.said(dir, project.align, index)]
     if not rows:
         raise ConfigError(f"{dir} has no labels yet; import some with `tigerjax align import {dir} --labels FILE`")
+    out.parent.mkdir(parents=True, exist_ok=True)
     desk.write_said(out, rows)
     show({"labels": len(rows), **Counter(row["state"] for row in rows)}, json)
 
@@ -113,8 +115,8 @@ def push(dir: Folder, url: str = URL, token_file: Path | None = None, json: Path
     index = project.under_way()
     questions = _questions(project, index)
     server = studio.Server(url, studio.token(token_file))
-    known = set(server.emails().values())
-    if absent := [person for person in questions if person not in known]:
+    known = {email.casefold() for email in server.emails().values()}
+    if absent := [person for person in questions if person.casefold() not in known]:
         note(f"Label Studio has no account of {', '.join(absent)}; they sign up at {url} with these addresses")
     done = [studio.push(server, index, person, items) for person, items in questions.items()]
     show({pushed.title: {"tasks": pushed.tasks, "new": pushed.new} for pushed in done}, json)
@@ -142,7 +144,7 @@ def pull(
         try:
             _pull(dir, server, json)
             return
-        except (Blocked, LabelStudioError) as error:
+        except (Blocked, DataError, LabelStudioError) as error:  # a wrong annotation is corrected in Label Studio
             if not every_s:
                 raise
             terminal.show(f"{error}; asked again in {every_s:g} s")
@@ -153,21 +155,32 @@ def _pull(dir: Path, server: Any, json: Path | None) -> None:
     """Fetches once, and imports what is new."""
     import tempfile
 
-    from tigerjax.align.people import studio
+    from tigerjax.align.people import panel, studio
     from tigerjax.align.people.delivery import asked
+    from tigerjax.records import note
 
     project = align.open_project(dir)
     index, files = project.under_way(), list[Path]()
+    names = [*project.align.people, *([project.align.adjudicator] if project.align.adjudicator else [])]
     with tempfile.TemporaryDirectory() as scratch:
         for one in range(max(1, index - 1), index + 1):
             items = asked(project.rounds / f"{one:02d}").items
-            names = [*project.align.people, *([project.align.adjudicator] if project.align.adjudicator else [])]
-            titles = [studio.title(one, name, items[0]["batch_sha256"]) for name in names] if items else []
-            content, count = studio.pull(server, titles)
-            if count:
+            titles = {studio.title(one, name, items[0]["batch_sha256"]): name for name in names} if items else {}
+            pulled = studio.pull(server, list(titles), names)
+            team = panel.of_round(project.rounds / f"{one:02d}", project.align) if one == index else None
+            answering = {person for each in team.assignments for person in each["people"]} if team else set()
+            if lost := [title for title in pulled.absent if titles[title] in answering]:
+                note(
+                    f"Label Studio has no project {', '.join(lost)}, so no labels of theirs were fetched; `tigerjax"
+                    f" align people push {dir}` makes it"
+                )
+            if pulled.annotations:
                 files.append(Path(scratch) / f"label-studio-round-{one:02d}.json")
-                files[-1].write_bytes(content)
-        align.import_labels(dir, tuple(files), json)
+                files[-1].write_bytes(pulled.content)
+        try:
+            align.import_labels(dir, tuple(files), json)
+        except DataError as error:  # without the folder, which is gone by then
+            raise DataError(str(error).replace(f"{scratch}/", "")) from error
 
 
 def _questions(project: Any, index: int) -> dict[str, list[dict[str, Any]]]:

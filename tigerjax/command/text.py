@@ -14,7 +14,6 @@ from tigerjax.config.phases import refuse_late
 from tigerjax.config.ranges import Count, PositiveShare, Range, Seed, Share
 from tigerjax.errors import ConfigError
 from tigerjax.records.ids import Ids
-from tigerjax.terminal import show as to_terminal
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -44,6 +43,7 @@ def data_clean(
 
     Example: tigerjax data clean --input zh.jsonl en.jsonl --out runs/clean --on language repetition
     """
+    from tigerjax.records import quarantine
     from tigerjax.text.clean import clean_files
 
     manifest = clean_files(
@@ -58,8 +58,7 @@ def data_clean(
         runner=runner(where),
     )
     show(manifest["counts"] | manifest["figures"], json)
-    if bad := manifest["counts"]["dropped"].get("bad"):
-        to_terminal(f"note: {bad} lines are no records; they stand with their errors in {out / 'quarantine.json'}")
+    quarantine.tell(out, manifest["counts"]["dropped"].get("bad", 0))
 
 
 def data_dedup_exact(

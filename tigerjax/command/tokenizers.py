@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from tigerjax.command.figures import save, show
 from tigerjax.command.groups import HERE, READ, At, Read, given, runner
 from tigerjax.command.progress import show_elapsed, show_progress
-from tigerjax.config.ranges import Count, CountOrZero, Pieces, PositiveShare, Seed
+from tigerjax.config.ranges import Count, CountOrZero, Pieces, PositiveShare, Seed, Share
 from tigerjax.errors import GateFailed
 from tigerjax.terminal import show as to_terminal
 
@@ -18,6 +18,7 @@ def tokenizer_sample(
     fraction: PositiveShare = 0.10,
     min_sample_bytes: CountOrZero = 1_000_000,
     max_sentences: Count = 10_000_000,
+    max_bad_fraction: Share = 0.001,
     seed: Seed = 0,
     reading: Read = READ,
     at: At = HERE,
@@ -26,12 +27,13 @@ def tokenizer_sample(
 ) -> None:
     """Draws a share of the documents, by the hash of their ids, and cuts them into lines.
 
-    --workers and --runner change no byte of it. Where that is done already, --verify also compares the bytes of the
+    Records that cannot be read go to OUT/quarantine.json; more of them than --max-bad-fraction are an error. --workers
+    and --runner change no byte of it. Where that is done already, --verify also compares the bytes of the
     output.
 
     Example: tigerjax tokenizer sample --input zh.jsonl --out runs/zh_sample --fraction 0.1
     """
-    from tigerjax.records import expand
+    from tigerjax.records import expand, quarantine
     from tigerjax.tokenizer.sample import sample
 
     manifest = sample(
@@ -41,9 +43,11 @@ def tokenizer_sample(
         seed=seed,
         min_sample_bytes=min_sample_bytes,
         max_sentences=max_sentences,
+        max_bad_fraction=max_bad_fraction,
         runner=runner(at, verify=verify),
     )
     show(manifest["figures"] | {"out": str(out)}, json)
+    quarantine.tell(out, manifest["figures"].get("bad", 0))
 
 
 def tokenizer_train(

@@ -42,7 +42,8 @@ def groups(maker: RowMaker, block: records.FileBlock) -> Iterator[dict[str, Any]
                 identity, made = records.identity(where, record), shaped(record, where)
                 own: dict[str, Any] = {"where": where, "id": identity, "record": made}
                 if maker.passes:
-                    own["weight"] = weighted.weight_of({**made, "id": identity.id})
+                    weight = records.document_weight(record, where)
+                    own["weight"] = 1.0 if weight is None else weight
                 group.append(manifest.canonical(own))
                 if len(group) == BLOCK:
                     yield {"records": group, "changed": manifest.canonical(changed), "error": ""}

@@ -17,8 +17,8 @@ import numpy as np
 
 from tigerjax import records
 from tigerjax.data import dropped, row_files
-from tigerjax.data.tasks import is_own, row_maker, task_rows
-from tigerjax.errors import ConfigError, DataError, FolderInUse
+from tigerjax.data.tasks import RowMaker, is_own, row_maker, task_rows
+from tigerjax.errors import DataError, FolderInUse
 from tigerjax.files import manifest, paths
 from tigerjax.files.progress import Progress
 from tigerjax.processes import hosts
@@ -28,6 +28,10 @@ from tigerjax.terminal import tell
 
 LOOK_S = 2.0
 """When other processes make all sources that are left, this one looks again after so long."""
+OWN_TASK = (
+    "a SeqIO task of your own, whose rows are made in the order of its examples, so this process makes them and not the"
+    " workers of --runner; of a large one give the texts, as files or by a file x.seqio (docs/DATA.md)"
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -145,10 +149,12 @@ def _make(task: Any, how: Caching) -> dict[str, Any]:
         how.folder(task), name="cache", config=config, inputs=used, hashing=hashing, verify=how.verify
     ) as run:
         if not run.done:
-            if how.runner == LOCAL:
+            if how.runner == LOCAL or maker is None or is_own(task):
+                if how.runner != LOCAL:
+                    tell(f"tigerjax: note: source {task.name}: {OWN_TASK}")
                 rows = task_rows(task, how.seq_len)
             else:
-                rows = _block_rows(task, inputs, how, run.tmp / "work")
+                rows = _block_rows(task, maker, inputs, how, run.tmp / "work")
             shown = _counted(rows, progress(task.name, "rows")) if progress is not None else rows
             written = row_files.write(run.tmp, shown)
             counts = dict(maker.counts) if maker else {}
@@ -167,14 +173,9 @@ def _make(task: Any, how: Caching) -> dict[str, Any]:
     return figures
 
 
-def _block_rows(task: Any, inputs: Sequence[Path], how: Caching, work: Path) -> Iterator[np.ndarray]:
+def _block_rows(task: Any, maker: RowMaker, inputs: Sequence[Path], how: Caching, work: Path) -> Iterator[np.ndarray]:
     from tigerjax.data import beam_cache, block_rows
 
-    maker = row_maker(task)
-    if maker is None or is_own(task):
-        raise ConfigError(
-            f"source {task.name} is a SeqIO task of your own, whose rows only local makes; leave --runner out"
-        )
     encode = beam_cache.encode if is_beam(how.runner) else block_rows.encode
     try:
         with Runner(how.runner, progress=how.progress) as runner:

@@ -2,10 +2,11 @@
 
 import contextlib
 import dataclasses
+import functools
 import itertools
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -131,7 +132,9 @@ class RowMaker:
     def _read(self, held_out: bool) -> Iterator[records.Record]:
         with paths.bucket_errors():  # of an error, TensorFlow passes on only the text
             own: dict[str, int] = {}
-            read = records.documents if self.kind == "documents" else records.sft_examples
+            read: Callable[..., Iterator[records.Record]] = records.sft_examples
+            if self.kind == "documents":
+                read = functools.partial(records.documents, weighted=bool(self.passes))
             choose, others = self.split.chooser(), 0
             for record in read(self.inputs(), counts=own):
                 if self.split.share and choose(record["id"]) != held_out:
@@ -174,7 +177,7 @@ class RowMaker:
             if self.kind == "plain":
                 before, group = len(group), [example for example in group if _has_weight(example)]
                 self.count("weightless", before - len(group))
-            elif not self.passes and (unread := sum("weight" in document for document in group)):
+            elif not self.passes and (unread := sum(document.get("weight") not in (None, "") for document in group)):
                 self.count(weighted.UNREAD, unread)
             texts = list(map(records.text_of, group))
             self.count("characters", sum(map(len, texts)))

@@ -8,31 +8,15 @@ weight x passes times, or the whole number next to that.
 
 from collections.abc import Iterable, Iterator, MutableMapping
 
-from tigerjax.errors import DataError
 from tigerjax.files.jsonl import Record
 from tigerjax.records import first_of
-from tigerjax.records.fields import number_in
 
 PASS = "pass"
 """In a record that was chosen: the number of the pass."""
-MOST = 100.0
-"""A weight above it is refused: it must be another kind of figure."""
 LEFT_OUT, REPEATED = "left_out_by_weight", "repeated_by_weight"
 """Counts: documents, or further copies, by pass."""
 UNREAD = "weights_not_read"
 """The count of documents with a weight in a source that reads none."""
-
-
-def weight_of(document: Record) -> float:
-    """The weight of a document, 1 without one. DataError for what is no number from 0 to MOST."""
-    given = document.get("weight")
-    weight = 1.0 if given in (None, "") else number_in(given)  # "": an empty field of a CSV
-    if weight is None or not 0 <= weight <= MOST:
-        raise DataError(
-            f"document {document.get('id')!r}: weight {given!r:.40} must be a number from 0 to {MOST:g}; correct"
-            " it, or leave Source(passes=…) out, which reads weights"
-        )
-    return weight
 
 
 def times(identity: str, weight: float, number: int, passes: int) -> int:
@@ -52,7 +36,10 @@ def copies(identity: str, weight: float, number: int, passes: int, counts: Mutab
 
 
 def chosen(documents: Iterable[Record], number: int, passes: int, counts: MutableMapping[str, int]) -> Iterator[Record]:
-    """The documents of the pass of this number, each as often as it stands there, with the number in PASS."""
+    """The documents of the pass of this number, each as often as it stands there, with the number in PASS.
+
+    Each has its `weight` as a number (`records.documents` with `weighted`).
+    """
     for document in documents:
-        for _ in range(copies(document["id"], weight_of(document), number, passes, counts)):
+        for _ in range(copies(document["id"], document["weight"], number, passes, counts)):
             yield {**document, PASS: number}

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from tigerjax.errors import DataError
 from tigerjax.files import jsonl, paths
 from tigerjax.files.foreign import loads
+from tigerjax.records.text_files import numbered_rows
 
 KINDS: dict[type, str] = {
     str: "a text",
@@ -146,24 +147,22 @@ def csv_rows(path: Path, header: tuple[str, ...] | None = None) -> Iterator[tupl
         text = text_of(path)
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: not UTF-8 at byte {error.start}; save the file as UTF-8") from error
-    reader = csv.DictReader(io.StringIO(text, newline=""), fieldnames=header)
-    rows = iter(reader)
-    while True:
-        try:
-            row: dict[Any, Any] | None = next(rows, None)
-        except csv.Error as error:
-            raise DataError(f"{path}:{reader.line_num}: not CSV ({error}); download it again") from error
-        if row is None:
-            return
-        where = f"{path}:{reader.line_num}"
-        if any(value is None for value in row.values()):
-            lacking = [str(column) for column, value in row.items() if value is None]
-            raise DataError(
-                f"{where}: the line ends before its columns {', '.join(lacking)}; download the file again, or mend it"
-            )
-        if None in row:
-            raise DataError(f"{where}: {len(row) - 1 + len(row[None])} columns, needs {len(reader.fieldnames or ())}")
-        yield where, row
+    rows = numbered_rows(csv.reader(io.StringIO(text, newline="")))
+    try:
+        names = header or tuple(next(rows, (1, []))[1])
+        for number, values in rows:
+            where = f"{path}:{number}"
+            if lacking := names[len(values) :]:
+                raise DataError(
+                    f"{where}: the line ends before its columns {', '.join(lacking)}; download the file again, or mend"
+                    " it"
+                )
+            if len(values) > len(names):
+                raise DataError(f"{where}: {len(values)} columns, needs {len(names)}")
+            yield where, dict(zip(names, values, strict=True))
+    except csv.Error as error:
+        number, why = error.args
+        raise DataError(f"{path}:{number}: not CSV ({why}); download it again") from error
 
 
 def labels(path: Path, count: int) -> list[int]:

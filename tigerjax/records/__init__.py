@@ -3,7 +3,7 @@
 from tigerjax.files.jsonl import Record
 from tigerjax.records.block import READING, FileBlock, Reading, TextUnit
 from tigerjax.records.dialogue import with_system
-from tigerjax.records.document import as_document
+from tigerjax.records.document import MOST_OFTEN, as_document, document_weight
 from tigerjax.records.fields import DENIED_SOURCES, blank, checked_weight, denied, finite_number, refuse_denied
 from tigerjax.records.formats import Files, blocks, format_of, left_out, output_name, read, read_block, reading_of
 from tigerjax.records.ids import (
@@ -23,10 +23,19 @@ from tigerjax.records.inputs import Inputs, Paths, distinct_names, expand, ids_o
 from tigerjax.records.notes import NOT_GIVEN, NUMBERED, RENAMED, SAID, TRIMMED, changes, note, shown, tell
 from tigerjax.records.preferences import Unusable, as_preference
 from tigerjax.records.sft import as_sft
-from tigerjax.records.validated import as_record, documents, documents_and_examples, sft_examples, text_of
+from tigerjax.records.validated import (
+    Shaper,
+    as_record,
+    documents,
+    documents_and_examples,
+    only_document,
+    sft_examples,
+    text_of,
+)
 
 __all__ = [
     "DENIED_SOURCES",
+    "MOST_OFTEN",
     "NOT_GIVEN",
     "NUMBERED",
     "READING",
@@ -42,6 +51,7 @@ __all__ = [
     "Reading",
     "Record",
     "SeenIds",
+    "Shaper",
     "TextUnit",
     "Unusable",
     "Way",
@@ -55,6 +65,7 @@ __all__ = [
     "checked_weight",
     "denied",
     "distinct_names",
+    "document_weight",
     "documents",
     "documents_and_examples",
     "expand",
@@ -68,6 +79,7 @@ __all__ = [
     "left_out",
     "note",
     "numbered",
+    "only_document",
     "output_name",
     "read",
     "read_block",

@@ -21,6 +21,7 @@ from tigerjax.records.dialogue import (
     whole_pairs,
     with_system,
 )
+from tigerjax.records.document import text_name
 from tigerjax.records.fields import blank, finite_number, text_field, wrapped
 from tigerjax.records.notes import TRIMMED, count_unread
 
@@ -114,9 +115,10 @@ def as_sft(record: Record, where: str, *, allow_empty: bool = False, counts: Cou
     where = named(where, record)
     shape = shape_of(record)
     if shape is None:
+        document = ", so it is a document" if text_name(record) else ""
         raise DataError(
             f"{where}: needs 'messages', 'conversations', or 'instruction' and 'output';"
-            f" has {sorted(record)}{wrapped(record)}"
+            f" has {sorted(record)}{document}{wrapped(record)}"
         )
     given = [*_history(record, where), *shape.messages(record, where)]
     refuse_tools(given, where)

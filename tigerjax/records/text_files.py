@@ -208,42 +208,68 @@ def _after_spaces(text: str, at: int) -> int:
     return spaces.end()
 
 
+def numbered_rows(reader: Any) -> Iterator[tuple[int, list[str]]]:
+    """(number of its first line, values) of each row of a `csv.reader`; lines without a character are no rows.
+
+    A row has several lines where a text in quotes does. csv.Error says the number of the row's first line.
+    """
+    first = 1
+    while True:
+        try:
+            values = next(reader, None)
+        except csv.Error as error:
+            raise csv.Error(first, str(error)) from error
+        if values is None:
+            return
+        if values:
+            yield first, values
+        first = reader.line_num + 1
+
+
 def csv_rows(
     block: FileBlock, on_bytes: jsonl.OnBytes | None = None, *, tabs: bool = False
 ) -> Iterator[tuple[int, jsonl.Record]]:
-    """{column: text} of each row; the first line or `Reading.columns` names them. Commas divide them, or `tabs`.
+    """{column: text} of each row; the first one or `Reading.columns` names them. Commas divide them, or `tabs`.
 
-    Raises DataError for two columns of one name, and for a file that is no such table in UTF-8.
+    The number is that of the row's first line. A byte that is not UTF-8 is half a surrogate pair, which `parse_csv`
+    refuses. Raises DataError for two columns of one name, and for a file that is no such table in UTF-8.
     """
-    most = block.reading.max_bytes
+    path, most = block.path, block.reading.max_bytes
     csv.field_size_limit(min(most, 2**31 - 1))  # 131,072 characters otherwise
-    with packed.reading(block.path) as (raw, counted):
-        text = io.TextIOWrapper(raw, encoding="utf-8-sig", newline="")
-        reader = csv.DictReader(
-            _csv_lines(block.path, text, most),
-            block.reading.columns or None,
-            strict=True,
-            delimiter="\t" if tabs else ",",
-        )
+    form = "TSV" if tabs else "CSV"
+    with packed.reading(path) as (raw, counted):
+        text = io.TextIOWrapper(raw, encoding="utf-8-sig", errors="surrogateescape", newline="")
+        reader = csv.reader(_csv_lines(path, text, most), strict=True, delimiter="\t" if tabs else ",")
         try:
-            names = list(reader.fieldnames or ())
+            rows = numbered_rows(reader)
+            first, names = (1, list(block.reading.columns)) if block.reading.columns else next(rows, (1, []))
+            if not utf8(names):
+                advice = packed.compression(beginning(path)) or "save the file as UTF-8"
+                raise DataError(f"{path}:{first}: not a {form} file in UTF-8; {advice}")
             if twice := [name for name in names if names.count(name) > 1]:
                 raise DataError(
-                    f"{block.path}:1: column {twice[0]!r} stands twice in the first line; rename one of them"
+                    f"{path}:{first}: column {twice[0]!r} stands twice in the first line; rename one of them"
                 )
-            row: dict[Any, Any]
-            for row in reader:
-                yield reader.line_num, row
+            for number, values in rows:
+                row: dict[Any, Any] = dict(itertools.zip_longest(names, values[: len(names)]))
+                yield number, row | ({None: values[len(names) :]} if len(values) > len(names) else {})
                 if on_bytes is not None:
                     on_bytes(counted.tell())
-        except (csv.Error, UnicodeDecodeError) as error:
-            packed_by = packed.compression(error.object) if isinstance(error, UnicodeDecodeError) else ""
-            raise DataError(
-                f"{block.path}:{reader.line_num + 1}: not a {'TSV' if tabs else 'CSV'} file in UTF-8: {error};"
-                f" {packed_by or 'correct the line, or save the file as UTF-8'}"
-            ) from error
+        except csv.Error as error:
+            number, why = error.args
+            advice = packed.compression(beginning(path)) or "correct the record, or save the file as UTF-8"
+            raise DataError(f"{path}:{number}: not a {form} file in UTF-8: {why}; {advice}") from error
         finally:
             text.detach()
+
+
+def utf8(values: Iterable[str | None]) -> bool:
+    """Whether texts that were read with `surrogateescape` were UTF-8."""
+    try:
+        "".join(value or "" for value in values).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def refuse_twice(where: str, columns: Sequence[str]) -> None:
@@ -265,8 +291,13 @@ def _csv_lines(path: Path, text: io.TextIOWrapper, most: int) -> Iterator[str]:
 def parse_csv(where: str, row: dict[Any, Any]) -> jsonl.Record:
     """A row of a CSV file, which has a value for each named column and no more.
 
-    Raises DataError for a row with more values than columns.
+    Raises DataError for a row with more values than columns, and for one that is not UTF-8.
     """
+    if wrong := [name for name, value in row.items() if name is not None and not utf8([value])]:
+        raise DataError(
+            f"{jsonl.named(where, row)}: invalid UTF-8 in column {wrong[0]!r}; correct the record, or save the file as"
+            " UTF-8"
+        )
     if None in row:  # the values that no column is named for
         columns = len(row) - 1
         raise DataError(

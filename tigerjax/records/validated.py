@@ -2,17 +2,24 @@
 
 import functools
 from collections.abc import Callable, Iterator
+from typing import Protocol
 
 from tigerjax.errors import DataError
 from tigerjax.files.jsonl import OnBad, Record, named, refuse_empty
 from tigerjax.files.manifest import canonical
 from tigerjax.records import formats
-from tigerjax.records.document import NAMES, as_document, text_name
+from tigerjax.records.document import NAMES, as_document, text_name, weighted_document
 from tigerjax.records.fields import refuse_denied, refuse_odd_source, wrapped
 from tigerjax.records.ids import SeenIds, identity, ways
 from tigerjax.records.inputs import Paths, expand, ids_of
 from tigerjax.records.notes import shown, tell
 from tigerjax.records.sft import Counts, as_sft, shape_of
+
+
+class Shaper(Protocol):
+    """`as_record`, or one of those that it chooses between."""
+
+    def __call__(self, record: Record, where: str, *, counts: Counts | None = None) -> Record: ...
 
 
 def as_record(record: Record, where: str, *, allow_empty: bool = False, counts: Counts | None = None) -> Record:
@@ -31,19 +38,29 @@ def as_record(record: Record, where: str, *, allow_empty: bool = False, counts: 
     return as_document(record, where, allow_empty=allow_empty)
 
 
+def only_document(record: Record, where: str, *, counts: Counts | None = None) -> Record:
+    """A record as a document. Raises DataError for an SFT example too."""
+    if shape_of(record) is not None:
+        raise DataError(f"{named(where, record)}: an SFT example, but this stage takes documents; leave its file out")
+    return as_record(record, where, counts=counts)
+
+
 def text_of(record: Record) -> str:
     """The text of a document, or all messages of an SFT example, one after another."""
     return record["text"] if "text" in record else "\n".join(message["content"] for message in record["messages"])
 
 
-def documents(patterns: Paths, *, on_bad: OnBad | None = None, counts: Counts | None = None) -> Iterator[Record]:
-    """The documents of the files, in order, each with an id of its own, as `ids.SeenIds` gives it.
+def documents(
+    patterns: Paths, *, on_bad: OnBad | None = None, counts: Counts | None = None, weighted: bool = False
+) -> Iterator[Record]:
+    """The documents of the files, in order, each with an id of its own, as `ids.SeenIds` gives it. With `weighted`
+    each has a `weight`, as of `document.weighted_document`.
 
     Raises DataError for an id that a file gives twice, with both places, and for what is no document, with file:number,
     unless it goes to `on_bad(error, its bytes)`. What happened to records (`notes.SAID`) is counted in `counts`;
     without it, it is said on standard error.
     """
-    return _validated(patterns, as_document, on_bad, counts)
+    return _validated(patterns, weighted_document if weighted else as_document, on_bad, counts)
 
 
 def sft_examples(

@@ -4,13 +4,14 @@ A part is what one task holds in memory: about BLOCK_BYTES of the records of one
 files in the work folder of a stage:
 
     part-<number>.jsonl   its records, one per line, sorted by id
-    part-<number>.npz     of each record: id (UTF-8, end to end), where the id ends, text length, quality, line number,
-                          answers of weight 0, and whether the id was made of the record
+    part-<number>.npz     the path of the input, and of each record: id (UTF-8, end to end), where the id ends, text
+                          length, quality, line number, answers of weight 0, and whether the id was made of the record
 
 A handle names one record of all parts: `number << 32 | its place in the part`.
 """
 
 import json
+import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -54,20 +55,24 @@ def untrained_of(record: Record) -> int:
     return sum(not record.get("weight", 1.0) or not answer.get("weight", 1.0) for answer in answers)
 
 
-def _document(read: tuple[int, Record, bytes], where: str, way: records.Way, counts: Counter[str]) -> Document:
+def _document(
+    read: tuple[int, Record, bytes], where: str, way: records.Way, counts: Counter[str], shape: records.Shaper
+) -> Document:
     number, record, line = read
     records.refuse_denied(where, record)
-    shaped = records.as_record(record, where, counts=counts)
+    shaped = shape(record, where, counts=counts)
     identity = records.identity(where, record, way)
     unchanged = {**shaped, "id": identity.id} == record
     own = line.strip() if unchanged else jsonl.dumped({**shaped, "id": identity.id})
     return Document(identity, own, number, quality_of(record), records.text_of(shaped), untrained_of(shaped))
 
 
-def parts(block: records.FileBlock, way: records.Way, counts: Counter[str]) -> Iterator[tuple[int, list[Document]]]:
+def parts(
+    block: records.FileBlock, way: records.Way, counts: Counter[str], shape: records.Shaper = records.as_record
+) -> Iterator[tuple[int, list[Document]]]:
     """(part number, its documents sorted by id) of a block, about BLOCK_BYTES of lines at a time.
 
-    `counts` gets what happened to the records (`records.notes`).
+    `shape` says which kinds of records are allowed. `counts` gets what happened to the records (`records.notes`).
     """
     held: list[Document] = []
     size = made = 0
@@ -78,7 +83,7 @@ def parts(block: records.FileBlock, way: records.Way, counts: Counter[str]) -> I
         return block.number * PARTS_A_BLOCK + made, sorted(held, key=lambda d: d.identity)
 
     for number, record, line in records.read_block(block, on_bad=records.left_out(block, counts)):
-        held.append(_document((number, record, line), f"{block.path}:{number}", way, counts))
+        held.append(_document((number, record, line), f"{block.path}:{number}", way, counts, shape))
         size += len(line)
         if size >= sizes.BLOCK_BYTES:
             yield full()
@@ -114,13 +119,13 @@ def save_lines(path: Path, made: Iterable[bytes]) -> None:
         file.writelines(line + b"\n" for line in made)
 
 
-def save(work: Path, number: int, documents: Sequence[Document]) -> None:
-    """Writes the two files of a part."""
+def save(work: Path, number: int, documents: Sequence[Document], path: str | Path) -> None:
+    """Writes the two files of a part of the input at `path`."""
     save_lines(work / f"part-{number}.jsonl", (d.line for d in documents))
-    save_ids(work, number, documents)
+    save_ids(work, number, documents, path)
 
 
-def save_ids(work: Path, number: int, documents: Sequence[Document]) -> None:
+def save_ids(work: Path, number: int, documents: Sequence[Document], path: str | Path) -> None:
     """Writes a part's ids and figures."""
     _save_ids(
         work / f"part-{number}.npz",
@@ -130,6 +135,7 @@ def save_ids(work: Path, number: int, documents: Sequence[Document]) -> None:
         untrained=np.array([d.untrained for d in documents], np.int32),
         line=np.array([d.number for d in documents], np.int64),
         made=np.array([d.made for d in documents], bool),
+        of=np.frombuffer(os.fsencode(path), np.uint8),
     )
 
 
@@ -142,7 +148,7 @@ def _save_ids(path: Path, ids: Iterable[str], **figures: np.ndarray) -> None:
 def rename(work: Path, number: int, names: Mapping[int, str]) -> None:
     """Gives the records at some places of a part new ids, in both files of the part; their places stay."""
     old = PartIds(work, number)
-    figures = {name: getattr(old, name) for name in ("length", "quality", "untrained", "line", "made")}
+    figures = {name: getattr(old, name) for name in ("length", "quality", "untrained", "line", "made", "of")}
     ids = [names.get(place, old[place]) for place in range(len(old))]
     _save_ids(work / f"part-{number}.npz", ids, **figures)
     with open(work / f"part-{number}.jsonl", "rb") as file:
@@ -161,7 +167,7 @@ class PartIds:
         with np.load(work / f"part-{number}.npz", allow_pickle=False) as arrays:
             self._bytes, self._ends = arrays["ids"].tobytes(), arrays["ends"]
             self.length, self.quality, self.line = arrays["length"], arrays["quality"], arrays["line"]
-            self.made, self.untrained = arrays["made"], arrays["untrained"]
+            self.made, self.untrained, self.of = arrays["made"], arrays["untrained"], arrays["of"]
 
     def __len__(self) -> int:
         return len(self._ends)
@@ -169,6 +175,10 @@ class PartIds:
     def __getitem__(self, place: int) -> str:
         start = int(self._ends[place - 1]) if place else 0
         return self._bytes[start : int(self._ends[place])].decode("utf-8", "surrogatepass")
+
+    def where(self, place: int) -> str:
+        """What an error about the record begins with: its file, line and id."""
+        return jsonl.named(f"{os.fsdecode(self.of.tobytes())}:{self.line[place]}", {"id": self[place]})
 
 
 def handles(number: int, count: int) -> np.ndarray:

@@ -172,7 +172,8 @@ def _apply(job: Job, limit: float, number: int) -> dict[str, Any]:
                 drop.append(place)
                 continue
             if "text" not in record:
-                raise DataError(f"record {record['id']!r} holds messages, of which nothing can be cut; use drop")
+                where = parts.PartIds(job.docs, number).where(place)
+                raise DataError(f"{where}: holds messages, of which nothing can be cut; use --action drop")
             left = containment.without(text, [span for hit in hits for span in hit.spans])
             if containment.too_little(text, left):
                 drop.append(place)
@@ -225,8 +226,8 @@ def find_files(
 ) -> dict[str, Any]:
     """Looks for the units in the documents; writes OUT/<name of the input> and OUT/hits/hits.jsonl.
 
-    Where the units' files are no record files, `prepare(files, folder)` makes some of them in the folder. Returns the
-    manifest. Raises DataError where the files hold no unit.
+    The units' files hold SFT examples, unless `prepare(files, folder)` makes documents of them in the folder. Returns
+    the manifest. Raises DataError for another record, and where the files hold no unit.
     """
     doc_paths = records.expand(docs)
     unit_paths = records.expand(records.Inputs(units, records.ids_of(units), doc_paths.reading))
@@ -254,7 +255,8 @@ def find_files(
         started, work = time.perf_counter(), merge.work_folder(run.tmp)
         given = prepare(unit_paths, work) if prepare else unit_paths
         units_scan = functools.partial(unit_search.scan_units, work / "units")
-        sides = scan.scanned(runner, units_scan, work / "units", given, shards, "units", ids=records.ids_of(units))
+        taken = scan.Taken(records.ids_of(units), records.as_sft if prepare is None else records.as_record)
+        sides = scan.scanned(runner, units_scan, work / "units", given, shards, taken, "units")
         if not sum(part["units"] for part in sides):
             raise DataError(
                 f"{', '.join(map(str, unit_paths))}: no {wanted.noun}, so nothing could be found;"
@@ -268,7 +270,7 @@ def find_files(
         unit_search.make_one_of_equals(work / "units", unit_parts, shards)
         unit_search.make_filter(work / "units", unit_parts, sum(part["grams"] for part in sides))
         docs_scan = functools.partial(unit_search.scan_docs, work / "docs", work / "units")
-        scanned = scan.scanned(runner, docs_scan, work / "docs", doc_paths, shards, ids=records.ids_of(docs))
+        scanned = scan.scanned(runner, docs_scan, work / "docs", doc_paths, shards, scan.Taken(records.ids_of(docs)))
         doc_parts = tuple(part["part"] for part in scanned)
         job = Job(work / "docs", work / "units", doc_parts, unit_parts, wanted, min(shards, len(unit_parts)))
         stopped, applied = _find(job, scanned, runner)

@@ -4,7 +4,6 @@ OUT holds a file for each input, quarantine.json (lines that are no records), sa
 """
 
 import functools
-import json
 import shutil
 import time
 from collections import Counter
@@ -15,14 +14,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tigerjax import records
-from tigerjax.errors import ConfigError, DataError
+from tigerjax.errors import DataError
 from tigerjax.files import jsonl, manifest
+from tigerjax.records import quarantine
 from tigerjax.stages import merge, parts, repeats, scan
 from tigerjax.stages.runner import Runner
 from tigerjax.text import cleaning_page, language, rules, samples
-
-MAX_BAD_FRACTION = 0.001
-MOST_QUARANTINED = 1000  # bad lines of one block that are written to quarantine.json; all are counted
 
 
 class _Job(NamedTuple):
@@ -40,7 +37,7 @@ class _Tally:
         self.counts: Counter[str] = Counter()
         self.rewritten: Counter[str] = Counter()
         self.samples = samples.Samples()
-        self.bad: list[list[str]] = []
+        self.bad = quarantine.Quarantine()
         self.allowed: Counter[str] = Counter()
         self.changed: Counter[str] = Counter()
         self.without_lang = self.found_zh = 0  # records without `lang`, and those of Chinese text among them
@@ -48,11 +45,6 @@ class _Tally:
     def on_rewrite(self, identity: str, rule: str, old: str, new: str) -> None:
         self.rewritten[rule] += 1
         self.samples.add(rule, identity, old, new)
-
-    def on_bad(self, error: DataError, line: bytes) -> None:
-        self.counts["bad"] += 1
-        if len(self.bad) < MOST_QUARANTINED:
-            self.bad.append([str(error), line.decode("utf-8", "backslashreplace")])
 
 
 def _clean_block(job: _Job, block: records.FileBlock) -> dict[str, Any]:
@@ -62,13 +54,13 @@ def _clean_block(job: _Job, block: records.FileBlock) -> dict[str, Any]:
     kept: list[int] = []  # places in `met` of the records that are written
 
     def cleaned() -> Iterator[bytes]:
-        for number, record, line in records.read_block(block, on_bad=tally.on_bad):
+        for number, record, line in records.read_block(block, on_bad=tally.bad):
             where = f"{block.path}:{number}"
             try:
                 shaped = records.as_record(record, where, allow_empty=True, counts=tally.changed)
                 own = records.identity(where, record, job.way)
             except DataError as error:
-                tally.on_bad(error, line)
+                tally.bad(error, line)
                 continue
             identity = shaped["id"] = own.id
             if not language.declared(shaped):
@@ -92,12 +84,12 @@ def _clean_block(job: _Job, block: records.FileBlock) -> dict[str, Any]:
                 yield line.strip() if result == record else jsonl.dumped(result)
 
     parts.save_lines(job.work / f"clean-{block.number}.jsonl", cleaned())
-    scan.save_met(job.work, block.number, met)
+    scan.save_met(job.work, block.number, met, block.path)
     parts.save_npy(job.work / f"kept-{block.number}.npy", np.array(kept, np.int64))
     samples.save(job.work, block.number, tally.samples)
-    manifest.write_json(job.work / f"bad-{block.number}.json", tally.bad)
+    tally.bad.save(job.work, block.number)
     return {
-        "counts": tally.counts,
+        "counts": {**tally.counts, "bad": tally.bad.count},
         "rewritten": tally.rewritten,
         "without_lang": tally.without_lang,
         "allowed": tally.allowed,
@@ -168,7 +160,7 @@ def clean_files(
     sensitive: str | Path | None = None,
     drop_denied: bool = False,
     allow_source: Sequence[str] = (),
-    max_bad_fraction: float = MAX_BAD_FRACTION,
+    max_bad_fraction: float = quarantine.MAX_BAD_FRACTION,
     runner: Runner | None = None,
 ) -> dict[str, Any]:
     """Cleans documents and SFT examples to OUT/<name of the input>, in their order; returns the manifest.
@@ -182,8 +174,7 @@ def clean_files(
     chosen = rules.rule_set(on, off, sensitive)
     paths = records.expand(inputs)
     records.distinct_names(paths)
-    if not 0 <= max_bad_fraction <= 1:
-        raise ConfigError(f"max_bad_fraction={max_bad_fraction} must be in [0, 1]")
+    quarantine.refuse_fraction(max_bad_fraction)
     versions = {name: rule.version for name, rule in rules.RULES.items() if name in chosen.names}
     config = {
         "rules": versions,
@@ -213,19 +204,12 @@ def clean_files(
         for block in cleaned:
             rewritten.update(block["rewritten"])
         pairs = samples.gathered(work, range(len(cleaned)))
-        bad = [b for n in range(len(cleaned)) for b in json.loads((work / f"bad-{n}.json").read_text(encoding="utf-8"))]
         total, left = sum(counts.values()), counts.pop("", 0)
-        if counts["bad"] > max_bad_fraction * total:
-            raise DataError(
-                f"{bad[0][0]} ({counts['bad']} of {total} records are bad, at most"
-                f" {max_bad_fraction:.1%} may be); repair the lines or raise --max-bad-fraction"
-            )
+        quarantine.write(work, range(len(cleaned)), run.tmp, counts["bad"], total, max_bad_fraction)
         outputs: dict[str, Output] = {str(path): (records.output_name(path), []) for path in paths}
         for number, block in enumerate(cleaned):
             outputs[block["path"]][1].append((number, equal.get(number)))
         runner.each(functools.partial(_write, work, run.tmp), list(outputs.values()), work, "write")
-        if bad:
-            manifest.write_json(run.tmp / "quarantine.json", [{"error": e, "line": line} for e, line in bad])
         samples.write(run.tmp / "samples.json", pairs)
         shutil.rmtree(work)
         dropped = {reason: n for reason, n in sorted(counts.items()) if n}

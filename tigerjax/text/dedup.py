@@ -163,10 +163,8 @@ def dedup_files(
         if run.done:
             return run.manifest or {}
         started, work = time.perf_counter(), merge.work_folder(run.tmp)
-        ids = records.ids_of(inputs)
-        scanned = scan.scanned(
-            runner, functools.partial(_scan, kind, work), work, paths, shards, ids=ids, said=EQUAL_DROPPED
-        )
+        taken = scan.Taken(records.ids_of(inputs), equal=EQUAL_DROPPED)
+        scanned = scan.scanned(runner, functools.partial(_scan, kind, work), work, paths, shards, taken)
         numbers = [part["part"] for part in scanned]
         join = functools.partial(_edges, work, numbers, threshold if kind == "near" else 1.0, shards)
         runner.each(join, range(shards), work, "join")

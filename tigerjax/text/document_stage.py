@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 
 from tigerjax import pages, records
-from tigerjax.errors import DataError
 from tigerjax.files import jsonl, manifest
 from tigerjax.pages.numbers import number
 from tigerjax.stages import merge, parts, scan
@@ -65,18 +64,15 @@ class DocumentStage:
     """Further tables of the report, made of the figures, by their names."""
     inputs: tuple[Path, ...] = ()
     """Files that are read beside the documents."""
+    shape: records.Shaper = records.only_document
+    """Checks each record while it is read. No such stage can change an SFT example."""
 
 
 def documents_of(work: Path, part: int) -> Iterator[tuple[int, records.Record]]:
-    """(place, document) of a part. DataError for an SFT example, of which these stages can change nothing."""
+    """(place, document) of a part."""
     with open(work / f"part-{part}.jsonl", "rb") as file:
         for place, line in enumerate(file):
-            record = json.loads(line)
-            if "text" not in record:
-                raise DataError(
-                    f"record {record['id']!r} is an SFT example, but this stage takes documents; leave its file out"
-                )
-            yield place, record
+            yield place, json.loads(line)
 
 
 def decided(
@@ -148,9 +144,8 @@ def run_stage(
         if run.done:
             return run.manifest or {}
         started, work = time.perf_counter(), merge.work_folder(run.tmp)
-        scanned = scan.scanned(
-            runner, functools.partial(stage.scan, work), work, paths, shards, ids=records.ids_of(inputs)
-        )
+        taken = scan.Taken(records.ids_of(inputs), stage.shape)
+        scanned = scan.scanned(runner, functools.partial(stage.scan, work), work, paths, shards, taken)
         corpus = Corpus(runner, work, scanned, shards)
         totals: Counter[str] = Counter()
         for of_part in stage.decide(corpus):

@@ -20,7 +20,7 @@ from typing import Any
 from tigerjax import pages, records
 from tigerjax.errors import ConfigError, DataError
 from tigerjax.pages.numbers import number as shown_number
-from tigerjax.records.fields import number_in
+from tigerjax.records.sft import Counts
 from tigerjax.stages import parts, scan
 from tigerjax.stages.runner import Runner
 from tigerjax.text.document_stage import Corpus, DocumentStage, decided, documents_of, run_stage
@@ -88,10 +88,7 @@ def _with_score(record: records.Record, score: float, use: Use) -> records.Recor
     meta = record.get("meta")
     meta = {**meta} if isinstance(meta, dict) else {} if meta is None else {"meta": meta}
     before, times = meta.pop(BEFORE, None), meta.pop(TIMES, None)
-    given = record.get("weight")
-    number = number_in(given)
-    given = given if number is None else number
-    weight = None if given in (None, "") else records.checked_weight(given, f"record {record['id']!r}")  # "": of a CSV
+    weight = records.document_weight(record, "")
     if all(isinstance(value, int | float) for value in (before, times)) and weight == _product(before, times):
         weight = before  # as it was before this stage multiplied it
     meta["quality"] = score
@@ -104,7 +101,14 @@ def _with_score(record: records.Record, score: float, use: Use) -> records.Recor
 
 
 def _product(base: float, times: float) -> float:
-    return min(MOST_FACTOR, round(base * times, DIGITS))
+    return min(records.MOST_OFTEN, round(base * times, DIGITS))
+
+
+def _weighed(record: records.Record, where: str, *, counts: Counts | None = None) -> records.Record:
+    """A document, of which a weight that is none is refused while its line is known."""
+    shaped = records.only_document(record, where, counts=counts)
+    records.document_weight(shaped, where)
+    return shaped
 
 
 def _nothing(work: Path, number: int, documents: list[parts.Document]) -> dict[str, Any]:
@@ -118,7 +122,8 @@ def _score_part(work: Path, shards: int, name: str, use: Use, number: int) -> di
         for place, record, given in _scored(documents_of(work, number), name):
             score = float(given)
             if not 0 <= score <= 1:
-                raise DataError(f"record {record['id']!r}: scorer {name} gave {score}; a score is from 0 to 1")
+                where = parts.PartIds(work, number).where(place)
+                raise DataError(f"{where}: scorer {name} gave {score}; a score is from 0 to 1")
             score = round(score, DIGITS)
             tenth = TENTHS[min(int(score * 10), 9)]
             source = _source(record)
@@ -127,6 +132,8 @@ def _score_part(work: Path, shards: int, name: str, use: Use, number: int) -> di
             figures[tenth] += 1
             drawn.add(f"score {tenth}", record["id"], record["text"], f"score {score}")
             made = _with_score(record, score, use) if stays else None
+            if made is not None and use.weighs():
+                figures["capped"] += made["meta"][BEFORE] * made["meta"][TIMES] > records.MOST_OFTEN
             for what, more in (
                 (tenth, 1),
                 ("in", 1),
@@ -180,7 +187,10 @@ def _figures(use: Use, totals: dict[str, int]) -> dict[str, Any]:
         }
         for source, of in counted.items()
     }
-    return {"by_score": by_score, "by_source": by_source}
+    capped = {"capped": totals["capped"]} if totals.get("capped") else {}
+    if capped:
+        records.note(f"{totals['capped']} weights would be above {records.MOST_OFTEN:g}, and are cut to that")
+    return {"by_score": by_score, "by_source": by_source, **capped}
 
 
 def _tables(figures: dict[str, Any]) -> dict[str, pages.Table]:
@@ -210,5 +220,5 @@ def score_files(
     config = {"model": name if ":" in name else "", **use.config(), "version": VERSION}
     decide, figures = functools.partial(_decide, name, use), functools.partial(_figures, use)
     files = scorer_files(name)
-    stage = DocumentStage("quality_score", "Quality", config, _nothing, decide, figures, _tables, files)
+    stage = DocumentStage("quality_score", "Quality", config, _nothing, decide, figures, _tables, files, _weighed)
     return run_stage(stage, inputs, out, shards=scan.SHARDS, runner=runner)

@@ -20,7 +20,8 @@ from tigerjax.errors import ConfigError, DataError
 from tigerjax.files import jsonl, paths
 from tigerjax.files.manifest import size, stage
 from tigerjax.files.progress import Advance
-from tigerjax.tokenizer.texts import HERE, RecordText, TextRunner, is_odd, over, read_record, tell_odd
+from tigerjax.records import quarantine
+from tigerjax.tokenizer.texts import HERE, RecordText, TextRunner, is_odd, read_blocks, read_record, tell_odd
 
 SENTENCE_BYTES = 4192
 """SentencePiece's own default. Its trainer drops longer lines, so they are cut here."""
@@ -100,18 +101,19 @@ def _draw(seed: int, key: str) -> int:
     return xxhash.xxh3_64_intdigest(f"{seed}\0{key}".encode())
 
 
-def _drawn(folder: Path, seed: int, fraction: float, number: int, texts: Iterator[RecordText]) -> int:
-    """Writes the lines of a block's drawn documents, and the hash of each; returns how many there are."""
-    draws = array.array("Q")
+def _drawn(folder: Path, seed: int, fraction: float, number: int, texts: Iterator[RecordText]) -> tuple[int, int]:
+    """Writes the lines of a block's drawn documents, and the hash of each; returns (lines, documents)."""
+    draws, documents = array.array("Q"), 0
     with paths.writing(folder / f"lines-{number}.txt") as file:
         for key, text, _ in texts:
             if _draw(seed, key) < fraction * 2**64:
+                documents += 1
                 for n, line in enumerate(split_lines(text)):
                     draws.append(_draw(seed, f"{key}\0{n}"))
                     file.write(line.encode() + b"\n")
     with paths.writing(folder / f"draws-{number}.npy") as file:
         file.write(draws.tobytes())
-    return len(draws)
+    return len(draws), documents
 
 
 def _draws(folder: Path, number: int) -> np.ndarray:
@@ -147,20 +149,24 @@ def sample(
     seed: int,
     min_sample_bytes: int,
     max_sentences: int = 10_000_000,
+    max_bad_fraction: float = quarantine.MAX_BAD_FRACTION,
     runner: TextRunner = HERE,
 ) -> dict[str, Any]:
     """Writes OUT/sample.txt, one sentence per line, from a share of the documents; returns the manifest.
 
     More than `max_sentences` are thinned by a hash of the same kind. A sample of less than `min_sample_bytes` is a
-    DataError: a tokenizer that was trained on too little text is worse than none. The sample is the
-    same on any runner.
+    DataError: a tokenizer that was trained on too little text is worse than none. Records that cannot be read go to
+    OUT/quarantine.json; more than `max_bad_fraction` of them are a DataError, too. The sample is the same on any
+    runner.
     """
+    quarantine.refuse_fraction(max_bad_fraction)
     if not 0 < fraction <= 1:
         raise ConfigError(f"fraction={fraction} must be in (0, 1]")
     config = {
         "fraction": fraction,
         "min_sample_bytes": min_sample_bytes,
         "max_sentences": max_sentences,
+        "max_bad_fraction": max_bad_fraction,
         **records.inputs_config(inputs),
     }
     how: Any = {"hashing": runner.reporter("hashed", "GB"), "verify": runner.verify}
@@ -170,8 +176,12 @@ def sample(
         started = time.perf_counter()
         folder = run.tmp / f"work-{time.time_ns()}"  # a new name, because workers keep what they have read by path
         folder.mkdir()
-        counts = over(functools.partial(_drawn, folder, seed, fraction), inputs, runner, "drawn from", folder)
+        work = functools.partial(_drawn, folder, seed, fraction)
+        found = read_blocks(work, inputs, runner, "drawn from", folder, quarantine=True)
+        counts, documents = ([given[n] for given in found.given] for n in (0, 1))
         blocks, kept, name = len(counts), counts, "lines"
+        total, drawn = found.read + found.bad, sum(documents)
+        quarantine.write(folder, range(blocks), run.tmp, found.bad, total, max_bad_fraction)
         if sum(counts) > max_sentences:
             limit, name = _limit(folder, blocks, max_sentences), "kept"
             kept = runner.each(functools.partial(_thinned, folder, limit), range(blocks), folder, "thinned")
@@ -186,6 +196,9 @@ def sample(
                 f"sample of {fraction:.0%} has {written} bytes, below min_sample_bytes={min_sample_bytes};"
                 " give more text or a larger fraction"
             )
-        run.figures = {"sentences_seen": sum(counts), "sentences": sum(kept), "bytes": written}
+        dropped = {"not_drawn": found.read - drawn, "bad": found.bad}
+        run.counts = {"in": total, "out": drawn, "dropped": {name: n for name, n in dropped.items() if n}}
+        run.figures = {"records": total, "drawn": drawn, "bad": found.bad}
+        run.figures |= {"sentences_seen": sum(counts), "sentences": sum(kept), "bytes": written}
         run.figures |= records.speed(inputs, time.perf_counter() - started, runner.cores())
     return run.manifest or {}

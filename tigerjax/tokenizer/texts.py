@@ -15,6 +15,7 @@ from tigerjax import records
 from tigerjax.errors import DataError
 from tigerjax.files import jsonl, paths
 from tigerjax.files.progress import Advance
+from tigerjax.records.quarantine import Quarantine
 
 
 class RecordText(NamedTuple):
@@ -68,42 +69,77 @@ Work = Callable[[int, Iterator[RecordText]], Any]
 """Given (number of the block, its texts), it returns what JSON can hold. It must be picklable."""
 
 
-def over(work: Work, files: Sequence[Path], runner: TextRunner, step: str, folder: Path | None = None) -> list[Any]:
+class Blocks(NamedTuple):
+    """What `read_blocks` gives."""
+
+    given: list[Any]
+    """What the work returned of each block."""
+    read: int
+    """Records that are none of the bad ones."""
+    bad: int
+
+
+def over(work: Work, files: Sequence[Path], runner: TextRunner, step: str) -> list[Any]:
     """[work(number, texts)] of all blocks of the files, of any format that `tigerjax.records` reads.
 
-    `folder` is where the runner may put its own files; None: a temporary folder, and the runner is entered. A language
-    that is no text counts as none, and one line for each file says how many. DataError names file and line of a record
-    without text, a file that is not there, and one without records.
+    The runner is entered. Otherwise as `read_blocks`, for which a bad record is an error.
     """
+    _refuse_absent(files)
+    with tempfile.TemporaryDirectory(prefix="tigerjax-") as temporary, runner:
+        return read_blocks(work, files, runner, step, Path(temporary)).given
+
+
+def _refuse_absent(files: Sequence[Path]) -> None:
     for path in map(paths.of, files):
         if not path.exists():
             raise DataError(f"{path} does not exist; give text or JSONL files")
-    if folder is None:
-        with tempfile.TemporaryDirectory(prefix="tigerjax-") as temporary, runner:
-            return over(work, files, runner, step, Path(temporary))
+
+
+def read_blocks(
+    work: Work, files: Sequence[Path], runner: TextRunner, step: str, folder: Path, *, quarantine: bool = False
+) -> Blocks:
+    """Calls work(number, texts) for all blocks of the files.
+
+    `folder` is where the runner may put its own files, and with `quarantine` the bad records, for `quarantine.write`. A
+    language that is no text counts as none, and one line for each file says how many. DataError names file and line of
+    a record without text (unless there is a quarantine), a file that is not there, and one without records.
+    """
+    _refuse_absent(files)
     blocks = records.blocks(files, lambda cut, given: runner.each(cut, given, folder, "blocks"))
-    found = runner.each(functools.partial(_block, work), blocks, folder, step)
-    seen, odd = Counter[str](), Counter[str]()
-    for block, (read, without, _) in zip(blocks, found, strict=True):
-        seen[str(block.path)] += read
-        odd[str(block.path)] += without
+    found = runner.each(functools.partial(_block, work, folder if quarantine else None), blocks, folder, step)
+    by_file: dict[str, Counter[str]] = {str(path): Counter() for path in map(paths.of, files)}
+    for block, (counts, _) in zip(blocks, found, strict=True):
+        by_file[str(block.path)].update(counts)
     for path in map(paths.of, files):
-        jsonl.refuse_empty(path, seen[str(path)])
-        tell_odd(path, odd[str(path)])
-    return [given for _, _, given in found]
+        of = by_file[str(path)]
+        jsonl.refuse_empty(path, of["read"] + of["bad"])
+        tell_odd(path, of["odd"])
+        records.tell(str(path), of)
+    total = sum(by_file.values(), Counter[str]())
+    return Blocks([given for _, given in found], total["read"], total["bad"])
 
 
-def _block(work: Work, block: records.FileBlock) -> tuple[int, int, Any]:
-    """(records, those with a language that is no text, what `work` returned) of a block."""
-    counts = Counter[str]()
-    given = work(block.number, _texts(block, counts))
-    return counts["read"], counts["odd"], given
+def _block(work: Work, kept: Path | None, block: records.FileBlock) -> tuple[dict[str, int], Any]:
+    """(how many records were read, are bad and so on, what `work` returned) of a block."""
+    counts, bad = Counter[str](), None if kept is None else Quarantine()
+    given = work(block.number, _texts(block, counts, bad))
+    if kept is not None and bad is not None:
+        bad.save(kept, block.number)
+        counts["bad"] = bad.count
+    return dict(counts), given
 
 
-def _texts(block: records.FileBlock, counts: Counter[str]) -> Iterator[RecordText]:
-    for number, record, _ in records.read_block(block):
-        counts.update(read=1, odd=is_odd(record))
-        yield read_record(record, f"{block.path}:{number}")
+def _texts(block: records.FileBlock, counts: Counter[str], bad: Quarantine | None) -> Iterator[RecordText]:
+    for number, record, line in records.read_block(block, on_bad=bad or records.left_out(block, counts)):
+        try:
+            made = read_record(record, f"{block.path}:{number}")
+        except DataError as error:
+            if bad is None:
+                raise
+            bad(error, line)
+        else:
+            counts.update(read=1, odd=is_odd(record))
+            yield made
 
 
 def read_record(record: records.Record, where: str) -> RecordText:

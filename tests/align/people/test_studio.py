@@ -13,6 +13,7 @@ from test_team_command import gold_file, records
 from tiny_project import align, build
 
 from tigerjax.align.people import studio
+from tigerjax.command import people
 from tigerjax.errors import ConfigError, LabelStudioError
 
 JO = "jo@example.org"
@@ -127,6 +128,76 @@ def test_no_server_no_address_and_no_token_each_give_one_line(tmp_path, monkeypa
         studio.token(tmp_path / "none")
     (tmp_path / "token").write_text(f"{TOKEN}\n")
     assert studio.token(tmp_path / "token") == TOKEN
+
+
+@pytest.mark.parametrize("call", ["emails", "projects"])
+@pytest.mark.parametrize("value", [{"detail": "x"}, ["x"], [{"email": ANN}], 7, {"results": [{"title": "no id"}]}])
+def test_an_answer_in_another_form_gives_one_line(stand_in, call, value):
+    (url, state) = stand_in
+    state["fault"] = (200, value)
+    with pytest.raises(ConfigError, match=r"/api/\w+ answers in a form that Label Studio 1.23 does not use"):
+        getattr(studio.Server(url, TOKEN), call)()
+
+
+@pytest.mark.parametrize("value", [{"detail": "x"}, ["x"], [{"annotations": 3}], None])
+def test_an_export_in_another_form_gives_one_line(stand_in, value):
+    (url, state) = stand_in
+    state["fault"] = (200, value)
+    with pytest.raises(ConfigError, match="/api/projects/1/export answers in a form that"):
+        studio.Server(url, TOKEN).export(1)
+
+
+def test_a_server_with_small_pages_loses_no_project_and_asks_nobody_twice(stand_in):
+    (url, state) = stand_in
+    state["most"], server = 2, studio.Server(url, TOKEN)
+    candidates = [{"label": "A", "text": "a"}, {"label": "B", "text": "b"}]
+    items = [
+        {"prompt_id": f"q{n}", "batch_sha256": "b" * 64, "rank": True, "edit": False, "candidates": candidates}
+        | {"messages": [{"role": "user", "content": "q"}]}
+        for n in range(5)
+    ]
+    for _ in range(2):
+        pushed = [studio.push(server, 1, person, items) for person in (ANN, BOB, JO)]
+    assert [one.new for one in pushed] == [0, 0, 0] and len(state["tasks"]) == 15 and len(state["projects"]) == 3
+
+
+def test_pull_names_people_as_the_team_does_and_names_whoever_has_no_project(stand_in):
+    (url, state) = stand_in
+    server = studio.Server(url, TOKEN)
+    state["projects"].append({"id": 1, "title": "own"})
+    state["tasks"] += [{"id": n, "project": 1, "data": {}} for n in (1, 2, 3)]
+    state["said"] = {n: [{"completed_by": who}] for n, who in ((1, 1), (2, {"id": 2}), (3, 77))}
+    pulled = studio.pull(server, ["own", "lost"], [ANN.upper()])
+    said = [task["annotations"][0]["completed_by"] for task in json.loads(pulled.content)]
+    assert said == [{"email": ANN.upper()}, {"email": BOB}, 77]
+    assert pulled.annotations == 3 and pulled.absent == ["lost"]
+
+
+def test_pull_goes_on_after_an_annotation_that_is_wrong_and_says_who_must_correct_it(
+    tmp_path, stand_in, capfd, monkeypatch
+):
+    (url, state), project = stand_in, team(tmp_path)
+    monkeypatch.setenv(studio.TOKEN_ENV, TOKEN)
+    align("people", "pull", project, "--url", url, code=4)
+    assert f"Label Studio has no project round 01: {ANN} (" in (said := capfd.readouterr().err) and JO not in said
+    align("people", "push", project, "--url", url)
+    for task in state["tasks"]:
+        who = 1 if task["project"] == 1 else 2
+        made = {"id": task["id"], "completed_by": who, "updated_at": "2026-05-04T09:00:00Z"}
+        state["said"][task["id"]] = [made | {"result": says(project, task["data"], "ABCD")}]
+    wrong = state["tasks"][0]
+    state["said"][wrong["id"]][0]["result"] = []  # somebody has pressed Submit too early
+    capfd.readouterr()
+    align("people", "pull", project, "--url", url, code=3)
+    said = capfd.readouterr().err
+    assert "  label-studio-round-01.json: task" in said and f", annotation {wrong['id']} of {ANN}: `ranking` is" in said
+
+    def corrected(seconds: float) -> None:
+        state["said"][wrong["id"]][0]["result"] = says(project, wrong["data"], "ABCD")
+
+    monkeypatch.setattr(people.time, "sleep", corrected)
+    align("people", "pull", project, "--url", url, "--every-s", 1)
+    assert "asked again in 1 s" in capfd.readouterr().out
 
 
 @pytest.mark.slow

@@ -235,8 +235,52 @@ def test_drift_and_low_agreement_are_named_with_their_figures_by_day(tmp_path):
     assert people["dan"]["drift"] < -1.5 and any(
         r.startswith("drift: Kendall's tau fell") for r in people["dan"]["named"]
     )
-    assert people["ann"]["named"] == [] and people["ann"]["to_come"] == 0 and people["ann"]["asked"] == 20
+    assert people["ann"]["named"] == [] and people["ann"]["to_come"] == 1 and people["ann"]["asked"] == 20
     assert [d["day"] for d in people["dan"]["days"]] == [f"2026-05-0{n}" for n in range(4, 9)]
     assert people["dan"]["days"][0]["tau_sound"] == 1 and people["dan"]["days"][-1]["tau_sound"] == -1
     assert 0 < found["alpha"]["safety"] < 1 and found["alpha"]["ranking"] < 1
     assert people["dan"]["alpha"]["ranking"] < people["ann"]["alpha"]["ranking"]
+
+
+def test_whoever_owes_an_edit_owes_the_question_and_after_the_day_a_ranking_is_enough(tmp_path):
+    made = team(golds=[], gold_share=0)
+    ranks = said(made, lambda person, names, n: names)
+    owed = Counter(a["edit_by"] for a in made.assignments if a["edit_by"])
+    found = {(line["prompt_id"], "rank", line["annotator"]): line for line in ranks}
+    assert panel(made).to_come(found, []) == {person: owed[person] for person in PEOPLE if owed[person]}
+    with pytest.raises(Blocked, match="0 of 50 rankings and 5 of 5 edits"):
+        taken(tmp_path, made, ranks)
+    late = DUE + datetime.timedelta(minutes=1)
+    assert taken(tmp_path, made, ranks, now=late).counts["missing_edit"] == 5
+    short = [line for line in ranks if line["prompt_id"] != ranks[0]["prompt_id"]]
+    with pytest.raises(Blocked, match="1 of 50 rankings"):  # this one has no label at all
+        taken(tmp_path, made, short, now=late)
+
+
+def test_what_waits_for_the_adjudicator_is_said_where_labels_are_missing(tmp_path):
+    made = team()
+    wrong = said(made, lambda person, names, n: names[::-1])
+    with pytest.raises(Blocked, match=r"50 of 50 rankings .*; 50 prompts wait for the adjudicator, jo; import them"):
+        taken(tmp_path, made, wrong, adjudicator="jo")
+
+
+def test_labels_of_a_name_that_is_not_of_the_team_are_named_and_counted(tmp_path):
+    made = team(people=["ann@example.org", "bob@example.org"])
+    names = {"people": ["ann@example.org", "bob@example.org"]}
+    lines = said(made, lambda person, names, n: names, people=names["people"])
+    assert not taken(tmp_path, made, lines, allow_partial=True, **names).notes
+    for line in lines:
+        line["annotator"] = line["annotator"].replace("ann@example", "ann@exmaple").replace("bob@", "eve@")
+    got = taken(tmp_path, made, lines, allow_partial=True, **names)
+    (slip, other) = [note for note in got.notes if "not in align.people" in note]
+    count = sum(line["annotator"].startswith("ann") for line in lines)
+    assert slip.startswith(f"labels: {count} of ann@exmaple.org, who is not in align.people")
+    assert "did you mean ann@example.org?" in slip
+    assert "eve@example.org" in other and "did you mean" not in other  # of the same domain, and somebody else
+
+
+def test_two_names_that_differ_in_case_only_are_refused():
+    with pytest.raises(ConfigError, match="'ann' and 'Ann', which differ in case only"):
+        config(people=["ann", "bob", "Ann"])
+    with pytest.raises(ConfigError, match="differ in case only"):
+        config(people=["ann", "bob"], adjudicator="BOB")

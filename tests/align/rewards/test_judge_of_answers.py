@@ -1,5 +1,6 @@
 """A judge that answers well, badly, late or not at all: its scores are its own or there are none."""
 
+import datetime
 import json
 import math
 import time
@@ -76,7 +77,9 @@ def test_a_judge_that_says_when_to_come_again_is_left_alone_until_then(fake, con
     assert Judge("taste", config_of())(answers("a")) == [5]
     assert time.monotonic() - began >= 1 and "HTTP 429; asked again in 1 s, for 20 s in all" in capfd.readouterr().err
     fake.respond = lambda n, body: Sent(status=429, raw=b"{}", headers={"Retry-After": "3600"})
-    with pytest.raises(JudgeError, match=r"HTTP 429 \(1 tries in 0 s, patience_s=20\); the replies so far are kept"):
+    with pytest.raises(
+        JudgeError, match=r"HTTP 429, and the API asks to wait 3,600 s \(1 tries in 0 s, patience_s=20\)"
+    ):
         Judge("taste", config_of())(answers("b"))
 
 
@@ -202,3 +205,24 @@ def test_when_to_come_again_is_a_number_or_a_date(value, seconds):
     assert requests._retry_after(value) == seconds
     later = time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime(time.time() + 100))
     assert 90 < requests._retry_after(later) <= 100
+
+
+def test_a_judge_whose_replies_have_no_score_is_not_asked_about_the_rest(fake, config_of, capfd):
+    fake.respond = lambda number, body: Sent("no idea")
+    with pytest.raises(DataError, match="judge taste gave no score from 1 to 10 for the answer '1' to prompt 'e0'"):
+        Judge("taste", config_of(calls=1))(answers(*"123456789"))
+    assert len(fake.asked) == 3 and "without a score: 1\n" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("status", [400, 413, 422])
+def test_a_question_that_the_api_refuses_is_named(fake, config_of, status):
+    long = json.dumps({"error": {"message": "context too long"}}).encode()
+    fake.respond = lambda number, body: Sent(status=status, raw=long)
+    with pytest.raises(ConfigError, match=r"context too long; .*; it was about the answer '1' to prompt 'e0'"):
+        Judge("taste", config_of(calls=1))(answers("1"))
+
+
+@pytest.mark.parametrize("value", [math.nan, datetime.date(2026, 1, 1)])
+def test_what_json_has_not_is_refused_in_the_body_of_a_request(config_of, value):
+    with pytest.raises(ConfigError, match=r"judge.body holds what JSON has not \("):
+        config_of(body={"seed": value})

@@ -90,7 +90,7 @@ class Delivery:
             if rest is None:
                 continue
             if not is_mixed and manifest.sha256(path) in known:
-                note(f"labels: {path}: delivered before, and not taken a second time")
+                note(f"labels: {path.name}: delivered before, and not taken a second time")
                 continue
             suffix = ".json" if path.suffix == ".json" and not is_mixed else ".jsonl"
             self._write(taker, f"{path.stem}{suffix}", rest)
@@ -165,7 +165,8 @@ class Delivery:
         """Writes a label file. Its number gives the order: of two lines of one annotator the newer one counts."""
         place = self._folder / "labels" / f"{index:02d}"
         place.mkdir(parents=True, exist_ok=True)
-        with paths.writing(place / f"{len(delivered(self._folder, index)) + 1:04d}-{name}") as copy:
+        numbers = [int(path.name[:4]) for path in delivered(self._folder, index) if path.name[:4].isdecimal()]
+        with paths.writing(place / f"{max(numbers, default=0) + 1:04d}-{name}") as copy:
             copy.write(content)
 
 

@@ -98,7 +98,9 @@ def lines(raw: bytes) -> Iterator[tuple[str, Any]]:
             except BadLine as error:
                 yield place, error
                 continue
-            where = f"{place}, annotation {which!r}"
+            by = annotation.get("completed_by")
+            who = f" of {by['email']}" if isinstance(by, dict) and isinstance(by.get("email"), str) else ""
+            where = f"{place}, annotation {which!r}{who}"
             try:
                 dated += [(when, where, line) for line in _annotation(task["data"], annotation, when)]
             except BadLine as error:

@@ -162,7 +162,7 @@ def import_labels(
     counted = Counted(found.lines, [], {}, [], {})
     if panel is not None:
         counted = panel.counted(found.lines, key)
-        notes += panel.notes(counted)
+        notes += panel.notes(counted, found.lines)
     lines, golds = counted.lines, {entry["prompt_id"] for entry in key if "right" in entry}
     by_prompt: dict[str, list[tuple[str, dict[str, Any]]]] = defaultdict(list)
     for (prompt_id, kind, _), line in lines.items():
@@ -175,13 +175,17 @@ def import_labels(
         ]
         for kind in ("rank", "edit")
     }
+    waits = missing
+    if panel is not None:
+        waits = missing | {"edit": [p for p in missing["edit"] if panel.needs_edit(lines, p)]}
     # A file without a label for these questions may still have others, and its writer must see that it was taken.
     here = f" (labels that are imported: {len(found.lines):,})" if found.lines else ""
-    if any(missing.values()) and not allow_partial:
+    if any(waits.values()) and not allow_partial:
         wanted = Counter(k for i in items if i["prompt_id"] not in golds for k in ("rank", "edit") if i[k])
         raise Blocked(
-            f"labels are missing: {len(missing['rank'])} of {wanted['rank']} rankings and {len(missing['edit'])} of"
-            f" {wanted['edit']} edits, such as {(missing['rank'] + missing['edit'])[0]}{here}; import them"
+            f"labels are missing: {len(waits['rank'])} of {wanted['rank']} rankings and {len(waits['edit'])} of"
+            f" {wanted['edit']} edits, such as {(waits['rank'] + waits['edit'])[0]}{here}"
+            f"{'' if panel is None else panel.for_whom(counted, found.lines, key)}; import them"
         )
     if panel is not None and not allow_partial:
         panel.refuse_open(found.lines, counted, here)

@@ -10,9 +10,10 @@ from typing import Any, NamedTuple
 from tigerjax.align.config import AlignConfig
 from tigerjax.align.people import gold
 from tigerjax.align.people.agreement import Ranking, kendall
-from tigerjax.errors import Blocked
+from tigerjax.errors import Blocked, near_miss
 from tigerjax.files import manifest, own
 from tigerjax.files.jsonl import read_jsonl
+from tigerjax.terminal import printable
 
 Slot = tuple[str, str, str]
 """(prompt id, "rank" or "edit", annotator)"""
@@ -20,6 +21,10 @@ ASSIGNMENTS = "assignments.jsonl"
 PEOPLE = "people.json"
 WRONG_WAY = 0.25
 """Who orders a smaller share of pairs of gold questions rightly is called adversarial: guessing gives 0.5."""
+
+
+NEAR_NAME = 0.85
+"""How alike two names must be, from 0 to 1, for one to be a slip of the other: two addresses of a domain are alike."""
 
 
 class Counted(NamedTuple):
@@ -106,12 +111,21 @@ class Panel(NamedTuple):
         }
         return sorted({*counted.disputed, *lost})
 
+    def for_whom(self, counted: Counted, lines: Mapping[Slot, Any], key: Sequence[Mapping[str, Any]]) -> str:
+        """What of the missing labels is the adjudicator's, in words; empty where nothing is."""
+        waiting = len(self.for_adjudicator(counted, lines, key))
+        return f"; {waiting} prompts wait for the adjudicator, {self.adjudicator}" if waiting else ""
+
     def to_come(self, lines: Mapping[Slot, Any], aside: Sequence[str]) -> dict[str, int]:
-        """By person of the team whose labels count, the labels that were asked for and have not come."""
+        """By person of the team whose labels count, the questions whose ranking or edit has not come."""
         owed: Counter[str] = Counter()
         for one in self.assignments:
-            owed.update(p for p in one["people"] if p not in aside and not _given(lines, one["prompt_id"], p))
+            owed.update(p for p in one["people"] if p not in aside and _owed(lines, one, p))
         return {person: owed[person] for person in self.people if owed[person]}
+
+    def needs_edit(self, lines: Mapping[Slot, Any], prompt_id: str) -> bool:
+        """Whether a prompt waits for its edit: after the day until which all is waited for, a ranking is enough."""
+        return not self.closed or not any(slot[:2] == (prompt_id, "rank") for slot in lines)
 
     def refuse_open(self, lines: Mapping[Slot, Any], counted: Counted, here: str) -> None:
         """Blocked while labels of the team are waited for, or prompts for the adjudicator."""
@@ -127,12 +141,20 @@ class Panel(NamedTuple):
                 f" rankings of the adjudicator, {self.adjudicator}"
             )
 
-    def notes(self, counted: Counted) -> list[str]:
-        """A line about each person whose labels are set aside."""
-        return [
+    def notes(self, counted: Counted, lines: Mapping[Slot, dict[str, Any]]) -> list[str]:
+        """A line about each person whose labels are set aside, and about each who labels and is not of the team."""
+        aside = [
             f"labels: those of {person} are set aside: {doubt(counted.records[person])}; --align.no-set-aside takes"
             " them"
             for person in counted.aside
+        ]
+        names = [*self.people, *([] if self.adjudicator is None else [self.adjudicator])]
+        asked = {one["prompt_id"] for one in self.assignments}
+        others = Counter(person for prompt_id, _, person in lines if prompt_id in asked and person not in names)
+        return aside + [
+            f"labels: {count} of {printable(person)}, who is not in align.people; they count as a person of their"
+            f" own{near_miss(person, names, NEAR_NAME)}; to take them back, delete their file in labels/ of the project"
+            for person, count in sorted(others.items())
         ]
 
 
@@ -173,8 +195,10 @@ def apart(given: Mapping[str, Ranking], least: float) -> list[tuple[tuple[str, s
     return [((a, b), tau) for a, b in pairs if (tau := kendall(given[a], given[b])) < least]
 
 
-def _given(lines: Mapping[Slot, Any], prompt_id: str, person: str) -> bool:
-    return any((prompt_id, kind, person) in lines for kind in ("rank", "edit"))
+def _owed(lines: Mapping[Slot, Any], one: Mapping[str, Any], person: str) -> bool:
+    """Whether a person has not answered the question of an assignment, or not edited as asked."""
+    given = {kind for kind in ("rank", "edit") if (one["prompt_id"], kind, person) in lines}
+    return not given or (one["edit_by"] == person and "edit" not in given)
 
 
 def of_round(folder: Path, config: AlignConfig) -> Panel | None:

@@ -53,6 +53,8 @@ class Server:
     def _enter(self) -> None:
         self._authorization = ""
         access = self.call("POST", "token/refresh", {"refresh": self._token})
+        if not isinstance(access, dict) or not isinstance(access.get("access"), str):
+            raise self._strange("token/refresh")
         self._authorization = f"Bearer {access['access']}"
 
     def call(self, method: str, path: str, body: Any = None, **query: Any) -> Any:
@@ -110,28 +112,66 @@ class Server:
         """{title: id} of the projects, the oldest of a title."""
         found: dict[str, int] = {}
         for project in self._pages("projects", "results"):
-            found.setdefault(str(project.get("title")), int(project["id"]))
+            found.setdefault(str(project.get("title")), number(project, "id", self._strange("projects")))
         return found
 
-    def tasks(self, project: int) -> list[dict[str, Any]]:
-        """The tasks of a project."""
-        return self._pages("tasks", "tasks", project=project)
+    def asked(self, project: int) -> set[str]:
+        """The prompt ids of the tasks of a project; a task of another kind has none."""
+        data = [task.get("data") for task in self._pages("tasks", "tasks", project=project)]
+        return {str(one.get("prompt_id")) for one in data if isinstance(one, dict)}
 
     def emails(self) -> dict[int, str]:
         """{id: e-mail address} of the users."""
-        users = self.call("GET", "users")
-        return {int(user["id"]): str(user["email"]) for user in users}
+        strange = self._strange("users")
+        users = _records(self.call("GET", "users"), strange)
+        return {number(user, "id", strange): str(user.get("email")) for user in users}
+
+    def made(self, title: str, config: str) -> int:
+        """Makes a project; returns its id."""
+        answer = self.call("POST", "projects/", {"title": title, "label_config": config})
+        return number(answer, "id", self._strange("projects"))
+
+    def export(self, project: int) -> list[dict[str, Any]]:
+        """The tasks of a project that have annotations, with these."""
+        path = f"projects/{project}/export"
+        tasks = _records(self.call("GET", path, exportType="JSON"), self._strange(path))
+        for task in tasks:
+            _records(task.get("annotations", []), self._strange(path))
+        return tasks
+
+    def _strange(self, path: str) -> ConfigError:
+        return ConfigError(
+            f"{self._url}/api/{path} answers in a form that Label Studio 1.23 does not use; give its address as --url"
+        )
 
     def _pages(self, path: str, field: str, **query: Any) -> list[dict[str, Any]]:
+        """The records of all pages. A server may give fewer a page than are asked for, so its own count ends it."""
         out: list[dict[str, Any]] = []
         page = 1
         while True:
             answer = self.call("GET", path, page=page, page_size=PAGE, **query)
-            some = answer[field]
+            if not isinstance(answer, dict):
+                raise self._strange(path)
+            some = _records(answer.get(field), self._strange(path))
             out += some
-            if len(some) < PAGE:
+            total = answer.get("count", answer.get("total"))
+            if not some or (len(out) >= total if isinstance(total, int) else len(some) < PAGE):
                 return out
             page += 1
+
+
+def _records(value: Any, strange: ConfigError) -> list[dict[str, Any]]:
+    if not isinstance(value, list) or not all(isinstance(one, dict) for one in value):
+        raise strange
+    return value
+
+
+def number(record: Any, name: str, strange: ConfigError) -> int:
+    """A whole number of a record; raises `strange` where there is none."""
+    value = record.get(name) if isinstance(record, dict) else None
+    if not isinstance(value, int):
+        raise strange
+    return value
 
 
 class Pushed(NamedTuple):
@@ -154,30 +194,41 @@ def push(server: Server, index: int, person: str, items: Sequence[Mapping[str, A
     name = title(index, person, items[0]["batch_sha256"])
     project = server.projects().get(name)
     if project is None:
-        made = server.call("POST", "projects/", {"title": name, "label_config": label_studio.config()})
-        project = int(made["id"])
-    there = {task["data"].get("prompt_id") for task in server.tasks(project)}
+        project = server.made(name, label_studio.config())
+    there = server.asked(project)
     fresh = [task for task in label_studio.tasks(items) if task["data"]["prompt_id"] not in there]
     if fresh:
         server.call("POST", f"projects/{project}/import", fresh)
     return Pushed(name, len(items), len(fresh))
 
 
-def pull(server: Server, titles: Sequence[str]) -> tuple[bytes, int]:
-    """(an export of the projects of these titles, the number of annotations in it). Annotators are named by their
-    e-mail addresses. Titles that the server lacks are left out."""
+class Pulled(NamedTuple):
+    """What `pull` found."""
+
+    content: bytes
+    """An export of the projects, as label_studio.lines reads it."""
+    annotations: int
+    absent: list[str]
+    """The titles that the server has no project for."""
+
+
+def pull(server: Server, titles: Sequence[str], people: Sequence[str]) -> Pulled:
+    """Fetches the projects of these titles. Annotators are named by their e-mail addresses, which are spelt as in
+    `people` where only upper and lower case differ."""
     projects, emails = server.projects(), server.emails()
-    out: list[Any] = []
-    for name in titles:
-        if name in projects:
-            out += server.call("GET", f"projects/{projects[name]}/export", exportType="JSON")
+    spelt = {person.casefold(): person for person in people}
+    out = [task for name in titles if name in projects for task in server.export(projects[name])]
     count = 0
     for task in out:
         for annotation in task.get("annotations", []):
             count += 1
-            if annotation.get("completed_by") in emails:
-                annotation["completed_by"] = {"email": emails[annotation["completed_by"]]}
-    return json.dumps(out, ensure_ascii=False, sort_keys=True).encode(), count
+            who = annotation.get("completed_by")
+            if isinstance(who, dict):
+                who = who.get("id")
+            if isinstance(who, int) and who in emails:
+                annotation["completed_by"] = {"email": spelt.get(emails[who].casefold(), emails[who])}
+    content = json.dumps(out, ensure_ascii=False, sort_keys=True).encode()
+    return Pulled(content, count, [name for name in titles if name not in projects])
 
 
 def token(file: Path | None) -> str:

@@ -1,6 +1,7 @@
 """The settings in a file of rewards: the parts of a sum, and how a judge is asked."""
 
 import dataclasses
+import json
 import re
 from typing import Annotated, Any
 from urllib.parse import urlsplit
@@ -49,6 +50,11 @@ class JudgeConfig:
             raise ConfigError("judge.key_env and judge.key_file are both given; keep one of them")
         if taken := sorted({"model", "messages", "stream"} & self.body.keys()):
             raise ConfigError(f"judge.body has {taken[0]}, which is set for each question; leave it out")
+        try:
+            json.dumps(self.body, allow_nan=False)
+        except (TypeError, ValueError) as error:  # a date or nan: TOML has them, JSON has not
+            what = f"judge.body holds what JSON has not ({error})"
+            raise ConfigError(f"{what}; give texts, numbers, lists or tables") from error
         self._refuse_address()
 
     def _refuse_address(self) -> None:

@@ -8,6 +8,7 @@ import hashlib
 import math
 import os
 import re
+import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from pathlib import Path
@@ -17,7 +18,7 @@ from tigerjax.align.answers import Answer
 from tigerjax.align.rewards.config import JudgeConfig
 from tigerjax.align.rewards.functions import named
 from tigerjax.align.rewards.replies import Replies
-from tigerjax.align.rewards.requests import Api
+from tigerjax.align.rewards.requests import Api, JudgeRefusal
 from tigerjax.errors import ConfigError, DataError, near_miss
 from tigerjax.files import manifest, paths
 from tigerjax.files.progress import Advance
@@ -30,6 +31,8 @@ NUMBER = r"([-+]?\d+(?:\.\d+)?)(?![\d.]*\d|[A-Za-z_])(?:\s*(?:/|out of)\s*(\d+(?
 WORD = r"(?:\bscore|评分|得分|分数)[\s*_`:\uff1a=]*(?<![A-Za-z0-9_])"
 SCORE = re.compile(WORD + NUMBER + r"(?!\s*(?:-|\u2013|~|to\b)\s*\d)", re.IGNORECASE)
 ALONE = re.compile(r"[\s*_`]*" + NUMBER + r"[\s*_`.]*")
+OF_ONE = (400, 413, 422)
+"""HTTP statuses by which an API may refuse one question, as too long or not allowed, and answer the others."""
 TOGETHER = 16
 """So many times `calls` questions are asked before the other hosts hear of it and progress is shown."""
 
@@ -98,6 +101,14 @@ class Judge:
         return JudgeRequest(body, hashlib.sha256(manifest.canonical([self._config.url, body])).hexdigest())
 
 
+class _TooMany(Exception):
+    """More answers than `max_unread` allows have no score; `reply` is what the judge wrote about `answer`."""
+
+    def __init__(self, answer: Answer, reply: str) -> None:
+        super().__init__()
+        self.answer, self.reply = answer, reply
+
+
 class _Asking:
     """One call of a judge, on the host that asks."""
 
@@ -107,6 +118,8 @@ class _Asking:
         self._kept = Replies(judge.replies)
         self._pool = ThreadPoolExecutor(judge._config.calls, thread_name_prefix="judge")
         self._from_file, self._unread = 0, list[tuple[Answer, str]]()
+        self._hopeless, self._lock = 0, threading.Lock()
+        self._stop: _TooMany | None = None
 
     def some(self, start: int, end: int) -> list[float | None]:
         """The scores of the answers from `start` to `end`; None where no reply has one."""
@@ -118,9 +131,12 @@ class _Asking:
         }
         self._from_file += sum(q.sha256 in known for q in asked)
         fresh = {q.sha256: q for q in asked if q.sha256 not in known}
-        futures = {sha256: self._pool.submit(self._asked, question) for sha256, question in fresh.items()}
+        about = {q.sha256: answer for q, answer in zip(asked, self._answers[start:end], strict=True)}
+        futures = {sha: self._pool.submit(self._asked, question, about[sha]) for sha, question in fresh.items()}
         done, _ = wait(futures.values(), return_when=FIRST_EXCEPTION)
         if failed := next((error for future in done if (error := future.exception()) is not None), None):
+            if isinstance(failed, _TooMany):
+                raise self._unreadable(failed.answer, failed.reply) from failed
             raise failed
         texts = known | {sha256: future.result() for sha256, future in futures.items()}
         scores = [self._score(texts[question.sha256]) for question in asked]
@@ -129,23 +145,40 @@ class _Asking:
         self._refuse_unread()
         return scores
 
-    def _asked(self, question: JudgeRequest) -> str:
+    def _asked(self, question: JudgeRequest, answer: Answer) -> str:
         """The reply to a question. One with a score in it is kept; one without it is asked for again."""
         for _ in range(1 + self._config.asked_again):
-            reply = self._api.ask(question.body)
+            if self._stop is not None:
+                raise self._stop
+            try:
+                reply = self._api.ask(question.body)
+            except JudgeRefusal as error:
+                if error.status not in OF_ONE:
+                    raise
+                raise ConfigError(f"{error}; it was about {named(answer)}") from error
             if self._score(reply.text) is not None:
                 self._kept.add(question.sha256, reply)
-                break
+                return reply.text
+        with self._lock:
+            self._hopeless += 1
+            if self._too_many(self._hopeless):  # the command stops, so no more is asked and paid for
+                self._stop = self._stop or _TooMany(answer, reply.text)
+                raise self._stop
         return reply.text
 
     def _score(self, text: str) -> float | None:
         return score_in(text, self._config.lowest, self._config.highest)
 
     def _refuse_unread(self) -> None:
-        if len(self._unread) <= self._config.max_unread * len(self._answers):
-            return
-        (answer, reply), c = self._unread[0], self._config
-        raise DataError(
+        if self._too_many(len(self._unread)):
+            raise self._unreadable(*self._unread[0])
+
+    def _too_many(self, unread: int) -> bool:
+        return unread > self._config.max_unread * len(self._answers)
+
+    def _unreadable(self, answer: Answer, reply: str) -> DataError:
+        c = self._config
+        return DataError(
             f"judge {self._judge.name} gave no score from {c.lowest:g} to {c.highest:g} for {named(answer)}, but"
             f" {one_line(reply)[:80]!r}; have the template ask for a last line `Score: NUMBER`, or raise max_unread="
             f"{c.max_unread:g}"
@@ -156,7 +189,8 @@ class _Asking:
         self._api.close()
         self._pool.shutdown(cancel_futures=True)
         self._kept.close()
-        api, unread = self._api, f"; without a score: {len(self._unread):,}" if self._unread else ""
+        api, lost = self._api, max(len(self._unread), self._hopeless)
+        unread = f"; without a score: {lost:,}" if lost else ""
         hosts.say(
             f"judge {self._judge.name}: answers {len(self._answers):,}, of these by replies in {self._judge.replies}"
             f" {self._from_file:,}; calls {api.calls:,}, tokens read {api.tokens_in:,}, tokens written"

@@ -33,6 +33,14 @@ class Reply(NamedTuple):
     tokens_out: int
 
 
+class JudgeRefusal(ConfigError):
+    """An API refuses a request, with this HTTP status."""
+
+    def __init__(self, text: str, status: int) -> None:
+        super().__init__(text)
+        self.status = status
+
+
 class _Trouble(Exception):
     """One try failed. `wait_s` is how long the API asks to wait; 0 where it does not say so."""
 
@@ -79,8 +87,9 @@ class Api:
                 wait_s = max(random_s, trouble.wait_s)
                 spent_s = time.monotonic() - began
                 if spent_s + wait_s > self._patience_s:
+                    asked = f", and the API asks to wait {trouble.wait_s:,.0f} s" if trouble.wait_s > random_s else ""
                     raise JudgeError(
-                        f"judge {self._config.url}: {trouble} ({tries} tries in {spent_s:.0f} s, patience_s="
+                        f"judge {self._config.url}: {trouble}{asked} ({tries} tries in {spent_s:.0f} s, patience_s="
                         f"{self._patience_s:g}); the replies so far are kept: start the same command again when it"
                         " answers"
                     ) from trouble
@@ -134,7 +143,7 @@ class Api:
             to = self._shown(error.headers.get("Location") or "nowhere")
             return ConfigError(f"judge {self._config.url} redirects to {to}; give that address as url")
         advice = "check key_file or key_env" if error.code in (401, 403) else "check url, model and body"
-        return ConfigError(f"judge {self._config.url} refuses the request: {what}; {advice}")
+        return JudgeRefusal(f"judge {self._config.url} refuses the request: {what}; {advice}", error.code)
 
     def _shown(self, text: str) -> str:
         """A text of others on one line, cut, and without the key."""
