@@ -58,7 +58,7 @@ setup(
     package_dir={INSTALLED_CONFIGS: "configs"},
     package_data={
         "": ["*.html", "*.css"],
-        "data_mixtures": ["embedded/*"],
+        "data_mixtures": ["embedded/*", "exercises/*"],
         "tigerjax": ["py.typed"],
         "tigerjax.evaluate": ["tasks/*.yaml"],
         "tigerjax.plan": ["libtpu_flags/*.txt"],

@@ -1,4 +1,4 @@
-"""Holistic continued pretraining of the resized base: zh:en 1:1 by tokens, 10% of the tokens instructions.
+"""Holistic continued pretraining of the resized base: zh:en 1:1 by tokens, 5% of the tokens instructions.
 
 Model    1,377,408 parameters: configs/quickstart_base.py with the extended vocabulary, 2,303 padded to 2,304
 Data     quickstart_holistic

@@ -17,7 +17,7 @@ def config() -> RunConfig:
         model=quickstart_extended(),
         compute=ComputeConfig(attention="reference", remat="none", dtype="float32", loss_chunk_tokens=1024),
         mesh=MeshConfig(),
-        optim=adamw(peak_lr=3e-4, warmup_steps=5, total_steps=60, weight_decay=0.1),
+        optim=adamw(peak_lr=2e-4, warmup_steps=5, total_steps=60, weight_decay=0.1),
         data=DataConfig(
             mixture="quickstart_rejection_sampled",
             modules=("data_mixtures.quickstart",),
@@ -26,7 +26,7 @@ def config() -> RunConfig:
             seq_len=64,
         ),
         checkpoint=CheckpointConfig(every_steps=200, keep=2, init_from="runs/quickstart/sft"),
-        global_batch_size=16,
+        global_batch_size=32,
         seed=0,
         log_every_steps=10,
     )

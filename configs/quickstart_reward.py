@@ -1,7 +1,7 @@
 """The reward model: pairs from ranked answers, starting from the SFT model; global_batch_size counts prompts.
 
 Model    1,377,408 parameters: configs/quickstart_base.py with the extended vocabulary, 2,303 padded to 2,304
-Data     data_mixtures/embedded/preferences.jsonl
+Data     rankings of answers of the SFT model, OUT/own_answers/preferences.jsonl
 Hardware any CPU
 Result   see runs/quickstart/report.html; every size and rate here is our choice
 Command  tigerjax quickstart (stage reward)

@@ -17,7 +17,7 @@ def config() -> RunConfig:
         model=quickstart_extended(),
         compute=ComputeConfig(attention="reference", remat="none", dtype="float32", loss_chunk_tokens=1024),
         mesh=MeshConfig(),
-        optim=adamw(peak_lr=3e-4, warmup_steps=10, total_steps=100, weight_decay=0.1),
+        optim=adamw(peak_lr=3e-4, warmup_steps=10, total_steps=150, weight_decay=0.1),
         data=DataConfig(
             mixture="quickstart_sft",
             modules=("data_mixtures.quickstart",),

@@ -1,7 +1,7 @@
 """The quick start's four mixtures, over files that the quick start writes below one work folder.
 
     quickstart_base                English documents in the base tokenizer: the stand-in for Llama-2's pretraining
-    quickstart_holistic            zh:en 1:1 and instructions as plain text, in the extended tokenizer
+    quickstart_holistic            zh:en 1:1 and 5% early instructions as plain text, in the extended tokenizer
     quickstart_sft                 chat examples, loss on the answers
     quickstart_rejection_sampled   chat examples after rejection sampling, with the winners mixed in
 
@@ -14,7 +14,7 @@ from pathlib import Path
 from tigerjax.data.mixture import Source, holistic, pretraining, sft
 
 WORK = Path("runs/quickstart")
-INSTRUCT_FRACTION = 0.1
+INSTRUCT_FRACTION = 0.05
 FACTS_WEIGHT = 4.0  # our choice: a model of a million parameters must meet each fact some hundred times
 
 
@@ -36,7 +36,7 @@ def register(work: Path, *, instruct_fraction: float = INSTRUCT_FRACTION) -> Non
         tokenizer=extended,
         zh=zh,
         en=en,
-        instruct=examples,
+        instruct=Source(work / "early" / "sft.jsonl"),
         instruct_fraction=instruct_fraction,
     )
     sft("quickstart_sft", tokenizer=extended, examples=examples)

@@ -1,6 +1,6 @@
 """Repeats the quick start over seeds and reports the spread: is the gain of the round real?
 
-    python benchmarks/studies/quickstart_seeds.py --seeds 0 1 2 --out runs/seeds --json runs/seeds/figures.json
+    python benchmarks/studies/quickstart_seeds.py --seeds 0 1 2 3 4 --out runs/seeds --json runs/seeds/figures.json
 
 The gain is the accuracy on held-out questions of the rejection-sampled model over that of the SFT model, and over a
 control: the SFT model trained for as many steps on the same data without the winners. Finished seeds are not run again.
@@ -58,7 +58,7 @@ def errors_over_questions(folders: list[Path]) -> dict[str, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--out", type=Path, default=Path("runs/seeds"))
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()

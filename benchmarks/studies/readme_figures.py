@@ -4,6 +4,7 @@
 
 Between `<!-- quickstart -->` marks: the figures of the first report, beside their mean and standard deviation over all.
 Between `<!-- stages -->` marks: time and result of each stage of the first.
+Between `<!-- gains -->` marks: what each step gained over another model, over all seeds.
 """
 
 import argparse
@@ -17,9 +18,15 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGES = {
     "quickstart": (ROOT / "README.md", ROOT / "README.zh.md"),
     "stages": (ROOT / "docs" / "QUICKSTART.md", ROOT / "docs" / "zh" / "QUICKSTART.md"),
+    "gains": (ROOT / "docs" / "QUICKSTART.md", ROOT / "docs" / "zh" / "QUICKSTART.md"),
 }
 """By mark, the English page and the Chinese one."""
 IN_CHINESE = {
+    "| step | gain in points | by seed |": "| 步骤 | 提升（百分点） | 各种子 |",
+    "rejection-sampled over control": "拒绝采样后相对对照组",
+    "rejection-sampled over SFT": "拒绝采样后相对 SFT",
+    "holistic base over base": "整体式预训练后相对基座模型",
+    "SFT over holistic base": "SFT 相对整体式预训练后",
     "held-out pairs that the reward model orders correctly": "奖励模型在留出偏好对上的准确率",
     "test questions answered correctly: rejection-sampled": "留出测试集正确率：拒绝采样后",
     "test questions answered correctly: holistic base": "留出测试集正确率：整体式预训练后",
@@ -122,6 +129,21 @@ def _figures(report: dict[str, Any]) -> dict[str, tuple[str, float | None, str]]
     }
 
 
+GAINS = (("holistic", "base"), ("sft", "holistic"), ("rejection_sampled", "sft"), ("rejection_sampled", "control"))
+"""Pairs of models, the later one first."""
+
+
+def gains(reports: list[dict[str, Any]]) -> str:
+    """In points of accuracy on the test questions, how far each model of GAINS is above the other."""
+    rows = ["| step | gain in points | by seed |", "|---|---|---|"]
+    for pair in GAINS:
+        own = [100 * (r["accuracy"][pair[0]]["overall"] - r["accuracy"][pair[1]]["overall"]) for r in reports]
+        spread = f" ± {statistics.stdev(own):.1f}" if len(own) > 1 else ""
+        names = " over ".join(MODELS.get(name, name) for name in pair)
+        rows.append(f"| {names} | {statistics.mean(own):+.1f}{spread} | {', '.join(f'{g:+.1f}' for g in own)} |")
+    return "\n".join(rows)
+
+
 def stages(report: dict[str, Any]) -> str:
     """Time and result of each stage."""
     rows = ["| stage | time | result |", "|---|---|---|"]
@@ -158,7 +180,7 @@ def main() -> None:
     parser.add_argument("reports", type=Path, nargs="+")
     args = parser.parse_args()
     reports = [json.loads(path.read_text(encoding="utf-8")) for path in args.reports]
-    made = {"quickstart": table(reports), "stages": stages(reports[0])}
+    made = {"quickstart": table(reports), "stages": stages(reports[0]), "gains": gains(reports)}
     for mark, (english, chinese) in PAGES.items():
         for path, body in ((english, made[mark]), (chinese, in_chinese(made[mark]))):
             text = path.read_text(encoding="utf-8")

@@ -23,7 +23,8 @@ IN_WHEEL = Path(__file__).with_name("configs")
 CONFIGS = IN_WHEEL if IN_WHEEL.is_dir() else BESIDE / "configs"
 HOME = "runs/quickstart"  # where the config files put their data; replaced by the --out of a run
 EMBEDDED = BESIDE / "data_mixtures" / "embedded"
-DEV, TEST = EMBEDDED / "dev.jsonl", EMBEDDED / "test.jsonl"
+EXERCISES = BESIDE / "data_mixtures" / "exercises"
+DEV, TEST = EXERCISES / "dev.jsonl", EXERCISES / "test.jsonl"
 """Held-out questions. DEV decides whether a round is accepted, and is for those who change the recipe. TEST is for the
 report only."""
 SECONDS = "seconds.json"  # of each stage; written first, so it also marks a folder as a quick start's

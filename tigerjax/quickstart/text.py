@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from tigerjax.files import manifest
-from tigerjax.quickstart.state import EMBEDDED, Quickstart, read
+from tigerjax.quickstart.state import EMBEDDED, EXERCISES, Quickstart, read
 
 CHINESE_PIECES = 2300
 """Of the Chinese BPE before the merge: little more than the 2,000 characters that SentencePiece requires of this text.
@@ -14,6 +14,9 @@ FACTS_SAMPLE = 0.05
 """Share of the Chinese fact documents that the tokenizer sees beside the books. They repeat a few sentence forms: from
 all of them BPE would make one piece of "is the capital of" and half a country's name, or even of a whole fact."""
 
+LATER = "later"
+"""The source of the instructions that are kept from pretraining, as if they had been collected after it."""
+
 
 def prepare_text(out: Path) -> dict[str, Any]:
     """Cleans, removes exact and near duplicates, then what the instruction data teaches; returns the counts."""
@@ -21,7 +24,7 @@ def prepare_text(out: Path) -> dict[str, Any]:
     from tigerjax.text.dedup import against_sft_files, dedup_files
 
     corpora = ["corpus_zh.jsonl", "corpus_en.jsonl"]
-    sft = clean_files([EMBEDDED / "sft.jsonl"], out / "instructions")
+    sft = clean_files([EXERCISES / "sft.jsonl"], out / "instructions")
     steps = {
         "clean": clean_files([EMBEDDED / name for name in corpora], out / "clean"),
         "exact": dedup_files("exact", [out / "clean" / name for name in corpora], out / "exact"),
@@ -31,6 +34,7 @@ def prepare_text(out: Path) -> dict[str, Any]:
         ),
     }
     split_sources({lang: out / "pretrain" / f"corpus_{lang}.jsonl" for lang in ("zh", "en")}, out / "sources")
+    early_instructions(out / "instructions" / "sft.jsonl", out / "early")
     counts = {name: step["counts"] for name, step in steps.items()}
     return {
         "sft": sft["counts"],
@@ -49,6 +53,15 @@ def split_sources(corpora: dict[str, Path], out: Path) -> None:
             documents = read(corpus)
             write_jsonl(run.tmp / f"{lang}_facts.jsonl", (d for d in documents if d["source"] == "facts"))
             write_jsonl(run.tmp / f"{lang}_books.jsonl", (d for d in documents if d["source"] != "facts"))
+
+
+def early_instructions(examples: Path, out: Path) -> None:
+    """OUT/sft.jsonl: the instructions for pretraining. The source `later` is for SFT alone."""
+    from tigerjax.files.jsonl import write_jsonl
+
+    with manifest.stage(out, name="early instructions", config={"without": LATER}, inputs=[examples]) as run:
+        if not run.done:
+            write_jsonl(run.tmp / "sft.jsonl", (e for e in read(examples) if e["source"] != LATER))
 
 
 def make_tokenizers(quick: Quickstart) -> dict[str, Any]:

@@ -20,7 +20,7 @@ def train(quick: Quickstart, name: str) -> None:
     inputs = [Path(config.data.tokenizer)]
     inputs += {
         "base": [quick.out / "sources"],
-        "holistic": [quick.out / "sources", quick.out / "instructions"],
+        "holistic": [quick.out / "sources", quick.out / "early"],
         "sft": [quick.out / "instructions"],
         "control": [quick.out / "instructions"],
     }[name]
