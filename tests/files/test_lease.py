@@ -106,11 +106,12 @@ def test_a_command_that_was_stopped_too_long_writes_nothing_more_and_ends(cloud,
 
 
 def test_a_command_that_lost_its_folder_and_writes_no_more_says_so_at_its_end(cloud, monkeypatch):
-    monkeypatch.setattr(lease, "RENEW_S", 0.7)
+    monkeypatch.setattr(lease, "RENEW_S", 4.0)  # later than the other takes it over, on a loaded machine too
     with pytest.raises(FolderLost, match=r"process 8 on fast .*, has taken over the work here"):
-        with locked(paths.of(RUN)):
+        with lease.leased(paths.of(RUN) / NAME, paths.of(RUN), "process 7 on slow") as mine:
             left("process 8 on fast")
-            time.sleep(0.8)
+            while not mine.lost:  # to the end of a test's time
+                time.sleep(0.05)
     assert "leases/run/.lock" in cloud.objects  # the other's
 
 
