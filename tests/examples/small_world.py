@@ -120,12 +120,12 @@ def models(folder: Path) -> None:
     scorer = _born(RewardModel(MODEL, COMPUTE))
     save_model(folder / "runs/reward/model", scorer, MODEL, kind="reward", tokenizer_sha256=sha, extra=extra)
     quick = folder / "runs" / "quickstart"
-    for name in ("sources", "instructions", "mixed"):
+    for name in ("sources", "instructions", "early", "mixed"):
         (quick / name).mkdir()
     for lang in ("zh", "en"):
         for kind in ("facts", "books"):
             shutil.copy(folder / f"{lang}.jsonl", quick / "sources" / f"{lang}_{kind}.jsonl")
-    for name in ("instructions", "mixed"):
+    for name in ("instructions", "early", "mixed"):
         shutil.copy(folder / "sft.jsonl", quick / name / "sft.jsonl")
 
 

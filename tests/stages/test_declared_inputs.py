@@ -82,6 +82,7 @@ ELSEWHERE = {
     "quickstart/text.py": "reads what is embedded in the package",
     "quickstart/training.py": "its inputs are the manifests of the stages before it",
     "quickstart/answers.py": "the same",
+    "quickstart/rejection.py": "the same, and the key that is embedded in the package",
     "quickstart/parity.py": "the same",
 }
 """Where a stage begins that no test here runs, and why."""

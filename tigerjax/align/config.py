@@ -121,8 +121,11 @@ class AlignConfig:
             raise ConfigError(f"align.people and align.adjudicator name {twice[0]!r} twice; give each name once")
         same = {name.casefold(): name for name in reversed(names)}  # the first of those that differ in case only
         if alike := [name for name in names if same[name.casefold()] != name]:
-            both = f"{same[alike[0].casefold()]!r} and {alike[0]!r}"
-            raise ConfigError(f"align.people and align.adjudicator name {both}, which differ in case only; rename one")
+            first, other = same[alike[0].casefold()], alike[0]
+            raise ConfigError(
+                f"align.people and align.adjudicator name {first!r} and {other!r}, which differ in case only; rename"
+                " one"
+            )
         if self.people and self.per_prompt > len(self.people):
             raise ConfigError(
                 f"align.per_prompt={self.per_prompt} is more than the {len(self.people)} of align.people; lower it"
