@@ -218,7 +218,7 @@ def test_a_judge_whose_replies_have_no_score_is_not_asked_about_the_rest(fake, c
 def test_a_question_that_the_api_refuses_is_named(fake, config_of, status):
     long = json.dumps({"error": {"message": "context too long"}}).encode()
     fake.respond = lambda number, body: Sent(status=status, raw=long)
-    with pytest.raises(ConfigError, match=r"context too long; .*; it was about the answer '1' to prompt 'e0'"):
+    with pytest.raises(ConfigError, match=r"context too long; it was about the answer '1' to prompt 'e0'; check url"):
         Judge("taste", config_of(calls=1))(answers("1"))
 
 

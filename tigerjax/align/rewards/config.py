@@ -53,8 +53,9 @@ class JudgeConfig:
         try:
             json.dumps(self.body, allow_nan=False)
         except (TypeError, ValueError) as error:  # a date or nan: TOML has them, JSON has not
-            what = f"judge.body holds what JSON has not ({error})"
-            raise ConfigError(f"{what}; give texts, numbers, lists or tables") from error
+            raise ConfigError(
+                f"judge.body holds what JSON has not ({error}); give texts, numbers, lists or tables"
+            ) from error
         self._refuse_address()
 
     def _refuse_address(self) -> None:

@@ -155,7 +155,10 @@ class _Asking:
             except JudgeRefusal as error:
                 if error.status not in OF_ONE:
                     raise
-                raise ConfigError(f"{error}; it was about {named(answer)}") from error
+                raise ConfigError(
+                    f"judge {self._config.url} refuses the request: {error.what}; it was about {named(answer)}; check"
+                    " url, model and body"
+                ) from error
             if self._score(reply.text) is not None:
                 self._kept.add(question.sha256, reply)
                 return reply.text

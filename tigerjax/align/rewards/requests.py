@@ -36,9 +36,9 @@ class Reply(NamedTuple):
 class JudgeRefusal(ConfigError):
     """An API refuses a request, with this HTTP status."""
 
-    def __init__(self, text: str, status: int) -> None:
+    def __init__(self, text: str, what: str, status: int) -> None:
         super().__init__(text)
-        self.status = status
+        self.what, self.status = what, status
 
 
 class _Trouble(Exception):
@@ -143,7 +143,7 @@ class Api:
             to = self._shown(error.headers.get("Location") or "nowhere")
             return ConfigError(f"judge {self._config.url} redirects to {to}; give that address as url")
         advice = "check key_file or key_env" if error.code in (401, 403) else "check url, model and body"
-        return JudgeRefusal(f"judge {self._config.url} refuses the request: {what}; {advice}", error.code)
+        return JudgeRefusal(f"judge {self._config.url} refuses the request: {what}; {advice}", what, error.code)
 
     def _shown(self, text: str) -> str:
         """A text of others on one line, cut, and without the key."""
