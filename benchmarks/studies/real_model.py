@@ -87,6 +87,8 @@ def main() -> None:
         os.environ.setdefault(f"JAX_{name}", value)
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
     text = args.text.resolve() if args.text.is_dir() else None
+    if text is not None and (lacking := [path for path in texts.files(text) if not path.is_file()]):
+        raise SystemExit(f"{lacking[0]} does not exist; give what benchmarks/data/real_sources.py wrote as --text")
     every = [cell for seed in args.seeds for cell in cells(out, seed, args.model.resolve(), text)]
     wanted = {
         (c.experiment, c.arm, c.seed)

@@ -248,11 +248,15 @@ def arms(text: Path) -> dict[str, Any]:
     return made | {arm: functools.partial(mix, text=text, arm=arm) for arm in SHARES if arm != "mix_10"}
 
 
+def files(text: Path) -> list[Path]:
+    """The files of `real_sources.py` that are read."""
+    return [text / folder / f"{n}.jsonl" for own in SOURCES.values() for n in own for folder in ("text", "held_out")]
+
+
 def settings(text: Path) -> dict[str, Any]:
     """What every cell depends on."""
     from tigerjax.files import manifest
 
-    used = [text / folder / f"{n}.jsonl" for own in SOURCES.values() for n in own for folder in ("text", "held_out")]
     return {
         "entries": ENTRIES,
         "steps": STEPS,
@@ -260,5 +264,5 @@ def settings(text: Path) -> dict[str, Any]:
         "characters": [VOCABULARY_CHARACTERS, SOURCE_CHARACTERS, HELD_OUT_CHARACTERS],
         "snippets": SNIPPETS,
         "row": [sizes.ROW, sizes.ROWS],
-        "text": {f"{p.parent.name}/{p.stem}": manifest.sha256(p) for p in used},
+        "text": {f"{p.parent.name}/{p.stem}": manifest.sha256(p) for p in files(text)},
     }
