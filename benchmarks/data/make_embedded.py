@@ -261,6 +261,21 @@ def counts(tables: dict[str, list[Row]], planted: Row) -> Row:
     return out | {"planted": planted}
 
 
+def written(files: dict[str, bytes], folder: Path, *, check: bool) -> int:
+    """Writes the files, or with `check` only compares them; prints their sizes. 1 where a committed file differs."""
+    differ = []
+    for name, content in files.items():
+        path = folder / name
+        if check and (not path.is_file() or path.read_bytes() != content):
+            differ.append(name)
+        elif not check:
+            path.write_bytes(content)
+        print(f"{name:24} {len(content):9,} bytes")
+    if differ:
+        print(f"differ: {', '.join(differ)}")
+    return 1 if differ else 0
+
+
 def main() -> int:
     """Writes the files, or compares them under --check."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -272,16 +287,8 @@ def main() -> int:
     total = sum(map(len, files.values()))
     if total > MAX_BYTES:
         raise SystemExit(f"the files would hold {total} bytes, more than {MAX_BYTES}; lower BOTCHAN_CHARS")
-    differ = []
-    for name, content in files.items():
-        path = FOLDER / name
-        if args.check and (not path.is_file() or path.read_bytes() != content):
-            differ.append(name)
-        elif not args.check:
-            path.write_bytes(content)
-        print(f"{name:24} {len(content):9,} bytes")
-    print(f"{'together':24} {total:9,} bytes", f"; differ: {', '.join(differ)}" if differ else "")
-    return 1 if differ else 0
+    print(f"{'together':24} {total:9,} bytes")
+    return written(files, FOLDER, check=args.check)
 
 
 if __name__ == "__main__":

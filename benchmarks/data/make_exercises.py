@@ -13,7 +13,7 @@ from collections import Counter
 from pathlib import Path
 
 from embedded_facts import Fact, Row, country_facts, evasive, fraction, message, other, shuffled, slug, words
-from make_embedded import capitals
+from make_embedded import capitals, written
 
 FOLDER = Path(__file__).resolve().parents[2] / "data_mixtures" / "exercises"
 
@@ -127,17 +127,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="compare with the committed files and write nothing")
     args = parser.parse_args()
-    differ = []
-    for name, content in build().items():
-        path = FOLDER / name
-        if args.check and (not path.is_file() or path.read_bytes() != content):
-            differ.append(name)
-        elif not args.check:
-            path.write_bytes(content)
-        print(f"{name:24} {len(content):9,} bytes")
-    if differ:
-        print(f"differ: {', '.join(differ)}")
-    return 1 if differ else 0
+    return written(build(), FOLDER, check=args.check)
 
 
 if __name__ == "__main__":

@@ -70,7 +70,7 @@ def rank_own_answers(quick: Quickstart) -> Path:
         if run.done:
             return folder / "preferences.jsonl"
         asked = {question.id: question for question in questions.load(key)}
-        drawn = [e for e in read(examples)][quick.seed % OWN_EVERY :: OWN_EVERY]
+        drawn = read(examples)[quick.seed % OWN_EVERY :: OWN_EVERY]
         prompts = [{"prompt_id": e["id"], "messages": e["messages"][:-1]} for e in drawn]
         rankings = []
         for record in sample(quick, prompts, run.tmp / "sample", n=OWN_ANSWERS, round=0):
