@@ -191,6 +191,22 @@ def test_no_winner_at_all_fails_the_gate():
         mix([sft()], ranked, **MIX)
 
 
+@pytest.mark.parametrize("top_m", [1, 3])
+def test_the_reasons_of_prompts_without_a_winner_add_up_to_the_prompts(top_m):
+    low = [record([candidate(i, -10.0 - i, f"low {i}") for i in range(3)], f"p{n}") for n in range(4)]
+    there = record([candidate(0, 1.0, "known"), candidate(1, -10.0)], "q", reference_score=-2.0)
+    base = [sft(), sft()]  # the set has a duplicate of its own
+    base.append({"id": "old", "messages": [*there["messages"], {"role": "assistant", "content": "known"}]})
+    ranked = rank([*low, there], {}).records
+    with pytest.raises(GateFailed) as error:
+        mix(base, ranked, **MIX | {"top_m": top_m})
+    assert "0 winners of 5 prompts (4 below_reference, 1 duplicate_winner); " in str(error.value)
+    # The set's own duplicate is counted where the set is written.
+    counts = mix(base, rank([*low, record([candidate(0, 1.0)], "r")], {}).records, **MIX | {"top_m": top_m}).counts
+    assert counts["dropped"] == {"below_reference": 4 * top_m, "duplicate_example": 1}
+    assert counts["in"] == counts["out"] + sum(counts["dropped"].values())
+
+
 @pytest.mark.parametrize("unscored", [None, float("nan")])
 def test_an_unscored_reference_is_beaten_by_no_answer_and_is_counted(unscored):
     long = record([candidate(0, 1.0)], "p1", reference_score=unscored)

@@ -255,6 +255,22 @@ def test_when_all_answers_are_cut_the_error_says_so_and_names_max_new_tokens(tmp
         world.run(config=config, sample=cut, labels=lambda queue: [])
 
 
+def test_the_reasons_of_a_round_without_winners_add_up_to_its_prompts(tmp_path):
+    world = World(tmp_path / "w")
+    examples = world.sft.read_text().splitlines()
+    world.sft.write_text("\n".join([*examples, examples[0].replace('"id": "', '"id": "again-')]) + "\n")
+    sound = world.sample
+
+    def some_cut(prompts, place):
+        for n, record in enumerate(sound(prompts, place)):
+            finish = "length" if n < 7 else "stop"
+            yield record | {"candidates": [c | {"finish": finish} for c in record["candidates"]]}
+
+    config = dataclasses.replace(CONFIG, allow_partial=True, top_m=3, min_score=99.0)
+    with pytest.raises(GateFailed, match=r"0 winners of 20 prompts \(13 below_min_score, 7 no_winner_truncated\); "):
+        world.run(config=config, sample=some_cut, labels=lambda queue: [])
+
+
 def test_missing_labels_block_the_round_until_people_deliver(tmp_path):
     world = World(tmp_path / "w")
     with pytest.raises(Blocked, match="1 of 1 rankings and 1 of 1 edits"):

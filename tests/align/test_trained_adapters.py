@@ -13,15 +13,17 @@ import world
 from test_preference import DpoConfig, config_of, metrics
 from tiny_project import ROOT, align, config_words
 
-from tigerjax.align import reference, reward, reward_data
+from tigerjax.align import inputs, reference, reward, reward_data
 from tigerjax.checkpoint.arrays import open_arrays
 from tigerjax.checkpoint.files import read_meta
 from tigerjax.checkpoint.model import load_model
 from tigerjax.checkpoint.partial import base_of
 from tigerjax.checkpoint.stored import open_whole
+from tigerjax.command import convert
 from tigerjax.config import LoraConfig, WeightsConfig
+from tigerjax.errors import ConfigError
 from tigerjax.model import adapters
-from tigerjax.model.weights import paths
+from tigerjax.model.weights import get, paths
 
 LORA = LoraConfig(rank=2, alpha=8.0)
 chat = test_preference.chat  # a fixture
@@ -55,6 +57,16 @@ def test_a_reward_model_trains_its_score_beside_adapters_and_resumes_to_the_same
     made, base = load_model(whole.path), load_model(chat)
     assert made.kind == "reward" and "head" not in made.weights and "score" in made.weights
     np.testing.assert_array_equal(made.weights["embed"], base.weights["embed"])
+    convert.to_hf(tmp_path / "run", tmp_path / "adapter", adapter=True, verify=True)
+    convert.from_hf(tmp_path / "adapter", tmp_path / "merged", base=chat)
+    read = load_model(tmp_path / "merged")
+    assert read.kind == "reward" and set(paths(read.weights)) == set(paths(made.weights))
+    for name in paths(made.weights):  # RUN/model has what was computed with: frozen weights in bfloat16
+        np.testing.assert_allclose(get(read.weights, name), get(made.weights, name), rtol=2**-8, atol=1e-6)
+    convert.to_hf(whole.path, tmp_path / "hf")
+    for foreign, does in (("adapter", "DIR --base MODEL` merges it"), ("hf", "DIR` imports it")):
+        with pytest.raises(ConfigError, match=f"`tigerjax convert from-hf {tmp_path / foreign} {does}, `tigerjax reward c"):
+            inputs.check_reward(str(tmp_path / foreign), TOKENIZER, None, ask_judge=False)
     assert np.abs(made.weights["layers"]["attn"]["q"] - base.weights["layers"]["attn"]["q"]).max() > 0
     shutil.rmtree(step)
     shutil.rmtree(whole.path)

@@ -244,11 +244,25 @@ def test_a_folder_that_is_not_there_is_not_told_as_one_with_other_contents(tmp_p
         assert main(words) == 3 and capsys.readouterr().err == f"tigerjax: {told}\n"
 
 
-def test_the_adapter_of_a_reward_model_is_not_told_to_have_another_base(tmp_path, base):
-    parts = pair(load_file(base / "model.safetensors"), Q1) | {"base_model.model.score.weight": np.ones((1, 12), "f4")}
-    adapter = write_adapter(tmp_path / "lora", parts, task_type="SEQ_CLS", modules_to_save=["score"])
-    with pytest.raises(ConfigError, match=r"of a reward model, and .* language model, which has no score head; merge"):
-        convert.from_hf(adapter, tmp_path / "run", base=base)
+def test_the_adapter_of_a_reward_model_makes_one_of_its_language_model(tmp_path, base):
+    tensors = load_file(base / "model.safetensors")
+    score = np.arange(12, dtype="f4")[None]
+    parts = pair(tensors, Q1) | {"base_model.model.score.weight": score}
+    how = {"task_type": "SEQ_CLS", "modules_to_save": ["score"]}
+    got = merged(tmp_path, write_adapter(tmp_path / "lora", parts, **how), base)
+    assert load_model(tmp_path / "run").kind == "reward"
+    a, b = (parts[f"base_model.model.{Q1.removesuffix('.weight')}.lora_{side}.weight"] for side in "AB")
+    np.testing.assert_array_equal(got.pop("score.weight"), score)
+    del tensors[HEAD]
+    assert_changed(got, tensors, {Q1: tensors[Q1] + ALPHA / R * b @ a})
+    convert.from_hf(tmp_path / "lora", tmp_path / "again", base=tmp_path / "run")  # a reward model is a base too
+    assert load_model(tmp_path / "again").kind == "reward"
+    parts.pop("base_model.model.score.weight")
+    with pytest.raises(ConfigError, match=r"of a reward model and has no score\.weight, which .*, a language model, lacks"):
+        convert.from_hf(write_adapter(tmp_path / "lora", parts, **how), tmp_path / "none", base=base)
+    two = parts | {"base_model.model.score.weight": np.ones((2, 12), "f4")}
+    with pytest.raises(DataError, match=r"score\.weight is of shape \(2, 12\), but \(1, 12\) in"):
+        convert.from_hf(write_adapter(tmp_path / "lora", two, **how), tmp_path / "none", base=base)
 
 
 def test_an_adapter_and_its_base_go_together(tmp_path, base, capsys):

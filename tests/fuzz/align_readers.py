@@ -113,8 +113,7 @@ def file_of_rewards(folder: Path) -> None:
 
 
 def init_with_file(folder: Path) -> list[object]:
-    changed = [folder / "in/reward.toml" if word == folder / "reward" else word for word in init(folder)]
-    return [*changed, "--no-ask-judge"]
+    return [folder / "in/reward.toml" if word == folder / "reward" else word for word in init(folder)]
 
 
 def step(name: str, *more: str) -> Any:

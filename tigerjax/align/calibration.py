@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from tigerjax.checkpoint.meta import META
+from tigerjax.convert.forms import LORA
 from tigerjax.errors import ConfigError
 from tigerjax.files import paths
 
@@ -31,6 +32,23 @@ def scale(extra: Mapping[str, Any]) -> tuple[float, float, float]:
             f" penalty of at least 0; {ADVICE}"
         )
     return numbers[0], numbers[1], numbers[2]
+
+
+def refuse_foreign(where: str | Path) -> None:
+    """ConfigError, with the commands that make a reward of it, for a folder of Hugging Face or an adapter of PEFT."""
+    there = set(paths.names(paths.of(where)))
+    if META in there:
+        return
+    if there.intersection(LORA):
+        what, does, more = "a LoRA adapter, which has no model in it", "merges it", " --base MODEL"
+    elif "config.json" in there:
+        what, does, more = "a Hugging Face folder", "imports it", ""
+    else:
+        return
+    raise ConfigError(
+        f"{where} is {what}; `tigerjax convert from-hf {where} DIR{more}` {does}, `tigerjax reward calibrate CONFIG"
+        " --model DIR --calibration-set SFT` gives its scores their scale, and DIR is the reward"
+    )
 
 
 def check(extra: Mapping[str, Any], where: str | Path) -> None:

@@ -14,7 +14,6 @@ from tigerjax.align.rewards import given
 from tigerjax.align.rewards import reward as rewards
 from tigerjax.align.rewards.given import Given
 from tigerjax.align.settings import AlignSettings, read_lines
-from tigerjax.checkpoint.files import META
 from tigerjax.checkpoint.loaded import check_fits, check_sizes
 from tigerjax.checkpoint.stored import open_whole
 from tigerjax.config import PreferenceConfig, RunConfig
@@ -81,13 +80,19 @@ def check_reward(text: str, tokenizer: Tokenizer, sample: Answer | None, *, ask_
     return of
 
 
+def say_not_asked(reward: str) -> None:
+    """A line for each judge of a reward, which is asked later."""
+    for name, part in given.read(reward).parts.items():
+        if part.judge is not None:
+            hosts.say(
+                f"judge {printable(name)}: {part.judge.url} will be asked when the round is scored; --ask-judge asks it"
+                " once now"
+            )
+
+
 def _check_model(path: str, tokenizer: Tokenizer) -> None:
     """ConfigError unless a calibrated reward model of this tokenizer is at `path`; DataError where no folder is."""
-    if (paths.of(path) / "config.json").is_file() and not (paths.of(path) / META).is_file():
-        raise ConfigError(
-            f"{path} is a Hugging Face folder; `tigerjax convert from-hf {path} --out DIR` imports it, `tigerjax reward"
-            " calibrate CONFIG --model DIR --calibration-set SFT` gives its scores their scale, and DIR is the reward"
-        )
+    calibration.refuse_foreign(path)
     model = open_whole(path)
     check_fits(model, tokenizer, where=path, reward=True)
     calibration.check(model.extra, path)

@@ -24,9 +24,10 @@ ADVICE = {
 
 
 class NoWinner(GateFailed):
-    """No answer of a round may join the SFT set; `dropped` says why, as counts."""
+    """No answer of a round may join the SFT set; `dropped` says why, with one reason for each of the `prompts`."""
 
     def __init__(self, prompts: int, dropped: Mapping[str, int]) -> None:
+        assert sum(dropped.values()) == prompts, (prompts, dropped)
         why = ", ".join(f"{count} {reason}" for reason, count in sorted(dropped.items(), key=lambda item: -item[1]))
         advice = [ADVICE[reason] for reason in ADVICE if dropped.get(reason)]
         change = "; ".join(advice) or "raise the temperature, or sample more prompts"
@@ -85,7 +86,9 @@ def mix(
     own = {w["id"] for w in winners}  # the set may hold winners of earlier rounds too
     fresh = [e for e in out if e["id"] in own]
     if not fresh:
-        raise NoWinner(len(ranked), dropped)
+        # A prompt is lost by what its best answer lost by; where that may win, the set has it already.
+        best = [why_not(r, r["ranking"][0], min_score=min_score, beat_reference=beat_reference) for r in ranked]
+        raise NoWinner(len(ranked), Counter(why or "duplicate_winner" for why in best))
     dropped["replaced"] = len(replaced)
     tried = sum(min(top_m, len(r["ranking"])) for r in ranked)
     counts = {"in": len(sft) + tried, "out": len(out), "dropped": {k: n for k, n in dropped.items() if n}}

@@ -21,6 +21,7 @@ takes long works in the folder STEP.work-HASH, which survives an interruption. S
 
 import dataclasses
 import functools
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -279,9 +280,10 @@ def _steps(
                     on_conflict=config.on_conflict,
                     weights={"rm": config.rm_weight, "human": config.human_weight, "edit": config.edit_weight},
                 )
-            except mix_lib.NoWinner as error:  # most of its reasons are known since the step before
+            except mix_lib.NoWinner as error:  # prompts that the step before dropped have their reasons there
                 earlier = (manifest.read(folder / "rank") or {})["counts"]
-                raise mix_lib.NoWinner(earlier["in"], earlier["dropped"] | error.dropped) from error
+                why = Counter(earlier["dropped"]) + Counter(error.dropped)
+                raise mix_lib.NoWinner(earlier["in"], why) from error
             won = [e for e in mixed.examples if e["id"].startswith(f"rs{index:02d}-")]
             write_jsonl(step.tmp / "sft.jsonl", mixed.examples)
             write_jsonl(step.tmp / WINNERS, won)

@@ -6,6 +6,7 @@ from typing import Any
 
 from tigerjax.align.answers import score_records
 from tigerjax.align.calibration import check as check_calibrated
+from tigerjax.align.calibration import refuse_foreign
 from tigerjax.align.overlong import fitting_reference
 from tigerjax.align.reward import Scorer, calibrate
 from tigerjax.align.rewards.given import read as read_reward
@@ -50,6 +51,7 @@ def score_files(
         models = list[Scorer]()
 
         def scorer(path: str) -> Scorer:
+            refuse_foreign(path)
             loaded = load_for(config, path, reward=True)
             check_calibrated(loaded.extra, path)
             models.append(Scorer(loaded, seq_len=config.data.seq_len, rows=rows, progress=progress))

@@ -16,7 +16,7 @@ from tigerjax.command.options import FLAT, Changes, ConfigFile
 from tigerjax.command.progress import show_progress
 from tigerjax.config import RunConfig
 from tigerjax.config.ranges import Count
-from tigerjax.errors import Blocked, ConfigError, GateFailed, JudgeError
+from tigerjax.errors import Blocked, ConfigError, GateFailed
 from tigerjax.files import paths
 from tigerjax.processes.rendezvous import AUTO, HostsConfig
 from tigerjax.terminal import printable
@@ -33,7 +33,7 @@ def init(
     align: AlignConfig = AlignConfig(prompt_fraction=0.10, seed=0),
     sampling: Sampling = SAMPLING,
     score_batch_size: Count = 64,
-    ask_judge: bool = True,
+    ask_judge: bool = False,
     json: Path | None = None,
 ) -> None:
     """Writes the settings of an alignment to OUT/align.json.
@@ -41,7 +41,8 @@ def init(
     CONFIG is that of the training which ends each round: SFT on the set with the winners or, with an objective on
     preferences, on each prompt's best answer above its worst. A round starts from the model of MODELS that answers
     EVALUATION_SET best. Every file and model is opened first, and a wrong one is refused; a reward that is a function
-    is called once, and a judge is asked once unless --no-ask-judge. `tigerjax align set` changes settings later.
+    is called once. A judge is asked when the round is scored; --ask-judge asks it once now. `tigerjax align set`
+    changes settings later.
 
     Example: tigerjax align init configs/quickstart_rejection_sampled.py --out runs/align --sft sft.jsonl \
 --models runs/sft --reward runs/reward/model --evaluation-set dev.jsonl
@@ -58,11 +59,10 @@ def init(
         score_batch_size=score_batch_size,
         **inputs.resolved(),
     )
-    try:
-        inputs_lib.check(settings, run, ask_judge=ask_judge)
-    except JudgeError as error:
-        raise JudgeError(f"{error}; --no-ask-judge continues without it") from error
+    inputs_lib.check(settings, run, ask_judge=ask_judge)
     settings_lib.write(out, settings)
+    if not ask_judge:
+        inputs_lib.say_not_asked(settings.reward)
     show({"plan": str(out / settings_lib.FILE), "models": len(inputs.models)}, json)
 
 
@@ -74,13 +74,14 @@ def change(
     config: Annotated[dict[str, Any], Changes(RunConfig)],
     score_batch_size: Count | None = None,
     again: bool = False,
+    ask_judge: bool = False,
     json: Path | None = None,
 ) -> None:
     """Changes settings of an alignment that no finished step of the round under way has used.
 
     Fields of the config are overridden as in `align init`. Rounds that have ended stay as they are: the next reward
-    enters the next round. A judge in a new reward is asked once. --again also changes what has been used; those steps,
-    and the ones after them, are then done again.
+    enters the next round. A judge is asked when the round is scored; --ask-judge asks it once now, also where nothing is
+    changed. --again also changes what has been used; those steps, and the ones after them, are then done again.
 
     Example: tigerjax align set runs/align --align.allow-partial --reward runs/reward2/model
     """
@@ -89,12 +90,14 @@ def change(
 
     given = {name: resolved(name, value) for name, value in inputs.items()} | align | sampling
     given |= {} if score_batch_size is None else {"score_batch_size": score_batch_size}
-    if not given and not config:
+    if not given and not config and not ask_judge:
         raise ConfigError(f"nothing to change; `tigerjax align set {dir} --help` lists the settings")
     old, new = settings_lib.read(dir), settings_lib.changed(dir, given, again=again)
     new = settings_lib.overridden(dir, new, config, again=again)
-    inputs_lib.check(new, override(_config(new)), ask_judge="reward" in given)
+    inputs_lib.check(new, override(_config(new)), ask_judge=ask_judge)
     settings_lib.replace(dir, new)
+    if "reward" in given and not ask_judge:
+        inputs_lib.say_not_asked(new.reward)
     before, after = ({**s.align, **s.sampling, **dataclasses.asdict(s)} for s in (old, new))
     shown = [*given, *(["overrides"] if old.overrides != new.overrides else [])]
     show({name: f"{before[name]} -> {after[name]}" for name in shown}, json)

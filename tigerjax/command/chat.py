@@ -72,9 +72,11 @@ def chat(
 
 def check_reward(place: Path) -> None:
     """Raises what `reward_scorer` would of a model that is there and no reward model, before any weight is read."""
+    from tigerjax.align.calibration import refuse_foreign
     from tigerjax.checkpoint.loaded import check_kind
     from tigerjax.checkpoint.stored import open_model
 
+    refuse_foreign(place)
     check_kind(open_model(place), where=place, reward=True)
 
 

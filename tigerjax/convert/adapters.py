@@ -9,6 +9,7 @@ import dataclasses
 import itertools
 import math
 import re
+from collections.abc import Collection
 from pathlib import Path, PurePath
 from typing import NamedTuple
 
@@ -22,6 +23,7 @@ from tigerjax.files import manifest, paths
 from tigerjax.files.foreign import read_object, shown
 from tigerjax.model import families
 from tigerjax.model.hf_fields import Fields
+from tigerjax.model.weights import TensorRow
 from tigerjax.terminal import tell
 
 Array = np.ndarray
@@ -117,20 +119,18 @@ def read_adapter(folder: Path) -> Adapter:
 
 
 def merged(base: Opened, adapter: Adapter) -> Opened:
-    """The base with the adapter in it. A base of another name than that of the adapter's config is noted.
+    """The base with the adapter in it. A base of another name than that of the adapter's config is noted. A language
+    model with the adapter of a reward model becomes one, with the adapter's score in place of its head.
 
     Raises ConfigError where the base's head is its embedding and the adapter changes one of them, DataError for tensors
     that the base does not have, or has in another shape, and for products that are not those of `target_modules`.
     """
+    if adapter.fields.content.get("task_type") == "SEQ_CLS" and not families.is_reward(base.kind):
+        base = _with_score(base, adapter)
     shapes, where = base.tensors.shapes, adapter.folder
     changed = {**adapter.products, **adapter.saved}
     if base.config.tied and (own := [name for name in _ends(base) if name in changed]):
         raise ConfigError(f"{where}: changes {own[0]}, but embedding and head of {base.where} are one; {MERGE_THERE}")
-    if adapter.fields.content.get("task_type") == "SEQ_CLS" and not families.is_reward(base.kind):
-        raise ConfigError(
-            f"{where}: is the adapter of a reward model, and {base.where} holds a language model, which has no score"
-            f" head; {MERGE_THERE}"
-        )
     if unknown := sorted(set(changed) - set(shapes)):
         raise DataError(
             f"{where}: changes {unknown[0]} ({len(unknown)} such of {len(changed)}), which {base.where} does not have;"
@@ -153,6 +153,23 @@ def merged(base: Opened, adapter: Adapter) -> Opened:
     return base._replace(tensors=Merged(base.tensors, adapter), sums=kept)
 
 
+def _with_score(base: Opened, adapter: Adapter) -> Opened:
+    """A language model as the reward model that an adapter with a score makes of it; ConfigError without a score."""
+    family = families.of_kind(base.kind)
+    spec = family.hf_rows(base.config, rows=base.spec[0].shape[0], reward=True)
+    (score,) = (row for row in spec if row.ours == "score")
+    if score.theirs not in adapter.saved:
+        raise ConfigError(
+            f"{adapter.folder}: is the adapter of a reward model and has no {score.theirs}, which {base.where}, a"
+            " language model, lacks too; give the reward model that it was trained on, or train the adapter with"
+            ' modules_to_save=["score"]'
+        )
+    heads = {row.theirs for row in base.spec if row.ours == "head"}
+    kept = {name: digest for name, digest in base.sums.items() if name not in heads}
+    tensors = WithScore(base.tensors, heads, score)
+    return base._replace(kind=family.REWARD_KIND, spec=spec, tensors=tensors, sums=kept)
+
+
 def _model(place: str) -> str:
     """The last name of a model's folder; of a checkpoint that of its run."""
     parts = PurePath(place).parts or (place,)
@@ -164,6 +181,15 @@ def _ends(base: Opened) -> list[str]:
     apart = dataclasses.replace(base.config, tied=False)
     rows = families.of_kind(base.kind).hf_rows(apart, rows=base.config.vocab_size)
     return [row.theirs for row in rows if row.ours in ("embed", "head")]
+
+
+class WithScore:
+    """The tensors of a language model without its head, and the name of a score, whose rows an adapter has."""
+
+    def __init__(self, tensors: Tensors, heads: Collection[str], score: TensorRow):
+        self.rows, self.files = tensors.rows, tensors.files
+        own = {name: shape for name, shape in tensors.shapes.items() if name not in heads}
+        self.shapes = own | {score.theirs: score.shape}
 
 
 class Merged:

@@ -197,3 +197,29 @@ def test_a_reward_is_opened_before_it_is_needed(tmp_path, module, config_of, fak
     for name, said in (("own_rewards:none", "has no function none"), ("nowhere_at_all:f", "cannot be imported")):
         with pytest.raises(ConfigError, match=said):
             reward.check(given.read(name), opened.append, None, ask=True)
+
+
+@pytest.mark.parametrize(
+    ("part", "said"),
+    [
+        ('reward = "gone"', "[p] reward: {folder}/gone is not there"),
+        ('reward = "nowhere_at_all:f"', "[p] reward: the reward is nowhere_at_all:f, and "),
+        ('judge = {template = "gone.md"', "[p]: judge.template {folder}/gone.md: No such file"),
+        ('judge = {template = "judge.md", key_file = "gone"', "[p]: judge.key_file {folder}/gone: No such file"),
+    ],
+)
+def test_what_a_part_names_wrongly_is_told_with_file_and_part(tmp_path, config_of, part, said):
+    config_of()  # writes judge.md
+    more = ', url = "http://x/v1", model = "m", lowest = 0, highest = 1}' if "judge" in part else ""
+    (tmp_path / "r.toml").write_text(f"[p]\n{part}{more}\n")
+    of = given.read(str(tmp_path / "r.toml"))
+
+    def load(path):
+        raise DataError(f"{path} is not there")
+
+    begins = f"{tmp_path}/r.toml: {said.format(folder=tmp_path)}"
+    uses_it = [uses] if "gone.md" in part or ":f" in part else []
+    for call in (lambda of: reward.check(of, load, None, ask=False), lambda of: Reward(of, load), *uses_it):
+        with pytest.raises((ConfigError, DataError)) as error:
+            call(of)
+        assert str(error.value).startswith(begins)

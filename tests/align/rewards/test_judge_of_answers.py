@@ -226,3 +226,48 @@ def test_a_question_that_the_api_refuses_is_named(fake, config_of, status):
 def test_what_json_has_not_is_refused_in_the_body_of_a_request(config_of, value):
     with pytest.raises(ConfigError, match=r"judge.body holds what JSON has not \("):
         config_of(body={"seed": value})
+
+
+FILTERED = json.dumps({"error": {"message": "content filter. Score: 9"}}).encode()
+
+
+def refusing(sent: Sent):
+    """A judge that refuses the answer x alone."""
+    return lambda number, body: sent if "A: x" in body["messages"][0]["content"] else Sent("Score: 3")
+
+
+@pytest.mark.parametrize("status", [400, 413, 422])
+def test_one_answer_that_the_api_refuses_counts_as_unread(fake, config_of, capfd, status):
+    fake.respond = refusing(Sent(status=status, raw=FILTERED))
+    with pytest.raises(ConfigError, match=r"the answer 'x' to prompt 'e1'; .* by a higher max_unread=0$"):
+        Judge("taste", config_of(calls=1))(answers("a", "x", "b", "c"))
+    fake.asked.clear()
+    capfd.readouterr()
+    scores = Judge("taste", config_of(max_unread=0.25))(answers("a", "x", "b", "c"))
+    assert scores[0] == scores[2] == scores[3] == 3 and math.isnan(scores[1])  # and not the 9 of the refusal
+    assert sum("A: x" in content for content in fake.contents) == 1  # it would be refused again
+    said = f"without a score: 1, of these questions refused: 1 (1 x HTTP {status}: content filter. Score: 9)\n"
+    assert capfd.readouterr().err.endswith(said)
+    with pytest.raises(ConfigError, match="refuses the request"):
+        Judge("taste", config_of(max_unread=0.25))(answers("a", "x1", "b", "x2"))
+
+
+@pytest.mark.parametrize("status", [401, 403, 404, 418])
+def test_a_refusal_that_is_not_about_one_answer_stops_whatever_may_be_unread(fake, config_of, status):
+    fake.respond = refusing(Sent(status=status, raw=FILTERED))
+    with pytest.raises(ConfigError, match=f"refuses the request: HTTP {status}: content filter"):
+        Judge("taste", config_of(max_unread=1))(answers("a", "x"))
+    fake.respond = refusing(Sent(status=500, raw=b""))
+    with pytest.raises(JudgeError, match="HTTP 500"):
+        Judge("taste", config_of(max_unread=1, patience_s=0))(answers("b", "x"))
+
+
+@pytest.mark.parametrize(("why", "said"), [("content_filter", "content_filter"), ("Score: 7", "?core???")])
+def test_a_reply_without_text_has_no_score_and_says_why(fake, config_of, why, said):
+    nothing = {"choices": [{"message": {"content": None}, "finish_reason": why}]}
+    fake.respond = refusing(Sent(raw=json.dumps(nothing).encode()))
+    with pytest.raises(DataError) as error:
+        Judge("taste", config_of(asked_again=1))(answers("a", "x"))
+    assert f"'[no text; finish_reason: {said}]'" in str(error.value)
+    scores = Judge("taste", config_of(asked_again=1, max_unread=0.5))(answers("a", "x"))
+    assert scores[0] == 3 and math.isnan(scores[1]) and sum("A: x" in content for content in fake.contents) == 4

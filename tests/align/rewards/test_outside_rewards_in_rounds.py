@@ -109,9 +109,24 @@ def test_a_judge_that_fails_stops_a_round_which_goes_on_where_it_was(place, made
     out, down = place / "al", Sent(status=503, raw=b"")
     fake.respond = lambda number, body: down
     words = init(made, out, place / "reward.toml", "--align.allow-partial", "--align.min-win-rate", 0)
-    align(*words, code=1)
-    assert "--no-ask-judge continues without it" in capfd.readouterr().err and not out.exists()
-    align(*words, "--no-ask-judge")
+    align(*words, "--ask-judge", code=1)
+    assert "HTTP 503" in capfd.readouterr().err and not out.exists()
+    asked = len(fake.asked)
+    align(*words)
+    later = f"judge taste: {fake.url} will be asked when the round is scored; --ask-judge asks it once now"
+    assert later in capfd.readouterr().err
+    (place / "other.toml").write_text(SUM.format(url=fake.url) + "asked_again = 1\n")
+    align("set", out, "--reward", place / "other.toml")
+    assert later in capfd.readouterr().err and len(fake.asked) == asked  # a judge that is down is no wrong setting
+    align("set", out, "--reward", place / "reward.toml", "--ask-judge", code=1)
+    align("set", out, "--ask-judge", code=1)
+    assert "HTTP 503" in capfd.readouterr().err
+    (place / "judge.md").rename(place / "gone.md")
+    align("set", out, "--reward", place / "reward.toml", code=2)  # its form is checked
+    said = f"reward.toml: [taste]: judge.template {place / 'judge.md'}: No such file"
+    assert said in capfd.readouterr().err
+    (place / "gone.md").rename(place / "judge.md")
+    align("set", out, "--reward", place / "reward.toml")
     for step in ("prompts", "sample"):
         align(step, out)
     fake.asked.clear()

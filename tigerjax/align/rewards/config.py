@@ -40,7 +40,8 @@ class JudgeConfig:
     asked_again: CountOrZero = 2
     """How many times more a question is asked whose reply has no score in it."""
     max_unread: Share = 0.0
-    """Share of the answers that may go without a score because no reply to them has one. They are counted."""
+    """Share of the answers that may go without a score, because no reply to them has one or the API refuses the
+    question about them (HTTP 400, 413 or 422), as a filter of content does. They are counted."""
 
     def __post_init__(self) -> None:
         check(self, "judge.")

@@ -15,17 +15,18 @@ weight = 0.2
 url = "http://127.0.0.1:8000/v1"  # the other fields are those of JudgeConfig
 """
 
+import contextlib
 import dataclasses
 import re
 import tomllib
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from tigerjax.align.rewards.config import MOST_PARTS, JudgeConfig, PartConfig
-from tigerjax.errors import ConfigError, DataError, near_miss
+from tigerjax.errors import ConfigError, DataError, TigerjaxError, near_miss
 from tigerjax.files import paths
 from tigerjax.files.foreign import shown
 
@@ -49,6 +50,20 @@ class Given(NamedTuple):
     def floors(self) -> dict[str, float]:
         """The floors by the names of their parts."""
         return {name: part.floor for name, part in self.parts.items() if part.floor is not None}
+
+
+@contextlib.contextmanager
+def naming(of: Given, name: str) -> Iterator[None]:
+    """Puts the file and the part in front of an error about what the part names, which has only the path that is wrong.
+
+    A judge's own errors name the field; of any other part it is `reward`."""
+    try:
+        yield
+    except TigerjaxError as error:
+        if of.summed:
+            field = "" if of.parts[name].judge is not None else " reward"
+            error.args = (f"{of.text}: [{name}]{field}: {error}",)
+        raise
 
 
 def is_function(text: str) -> bool:

@@ -9,6 +9,7 @@ import math
 import os
 import re
 import threading
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from pathlib import Path
@@ -19,7 +20,7 @@ from tigerjax.align.rewards.config import JudgeConfig
 from tigerjax.align.rewards.functions import named
 from tigerjax.align.rewards.replies import Replies
 from tigerjax.align.rewards.requests import Api, JudgeRefusal
-from tigerjax.errors import ConfigError, DataError, near_miss
+from tigerjax.errors import ConfigError, DataError, TigerjaxError, near_miss
 from tigerjax.files import manifest, paths
 from tigerjax.files.progress import Advance
 from tigerjax.processes import hosts
@@ -33,6 +34,7 @@ SCORE = re.compile(WORD + NUMBER + r"(?!\s*(?:-|\u2013|~|to\b)\s*\d)", re.IGNORE
 ALONE = re.compile(r"[\s*_`]*" + NUMBER + r"[\s*_`.]*")
 OF_ONE = (400, 413, 422)
 """HTTP statuses by which an API may refuse one question, as too long or not allowed, and answer the others."""
+MOST_REASONS = 3  # of refusals that the line about a judge names
 TOGETHER = 16
 """So many times `calls` questions are asked before the other hosts hear of it and progress is shown."""
 
@@ -66,10 +68,12 @@ class Judge:
         return fields | {"template_sha256": hashlib.sha256(self._template.encode()).hexdigest()}
 
     def __call__(self, answers: Sequence[Answer], progress: Advance | None = None) -> list[float]:
-        """The scores of answers; NaN where no reply has one, for at most the share `max_unread` of them.
+        """The scores of answers; NaN where no reply has one, or the judge refuses the question about this answer, for
+        at most the share `max_unread` of them.
 
         Raises JudgeError when the judge does not answer, DataError when too many of its replies have no score, and
-        ConfigError when it refuses the request. What it has replied by then is not asked again.
+        ConfigError when it refuses the request, or too many of the questions. What it has replied by then is not asked
+        again.
         """
         scores: list[float] = []
         many = self._config.calls * TOGETHER
@@ -101,12 +105,16 @@ class Judge:
         return JudgeRequest(body, hashlib.sha256(manifest.canonical([self._config.url, body])).hexdigest())
 
 
-class _TooMany(Exception):
-    """More answers than `max_unread` allows have no score; `reply` is what the judge wrote about `answer`."""
+Outcome = str | JudgeRefusal
+"""The text of a reply, or how the API refused the question."""
 
-    def __init__(self, answer: Answer, reply: str) -> None:
+
+class _TooMany(Exception):
+    """More answers than `max_unread` allows have no score; `outcome` is what came of the question about `answer`."""
+
+    def __init__(self, answer: Answer, outcome: Outcome) -> None:
         super().__init__()
-        self.answer, self.reply = answer, reply
+        self.answer, self.outcome = answer, outcome
 
 
 class _Asking:
@@ -117,14 +125,14 @@ class _Asking:
         self._api = Api(judge._config, judge._key, patience_s=judge._patience_s)
         self._kept = Replies(judge.replies)
         self._pool = ThreadPoolExecutor(judge._config.calls, thread_name_prefix="judge")
-        self._from_file, self._unread = 0, list[tuple[Answer, str]]()
-        self._hopeless, self._lock = 0, threading.Lock()
+        self._from_file, self._unread = 0, list[tuple[Answer, Outcome]]()
+        self._hopeless, self._refused, self._lock = 0, Counter[str](), threading.Lock()
         self._stop: _TooMany | None = None
 
     def some(self, start: int, end: int) -> list[float | None]:
         """The scores of the answers from `start` to `end`; None where no reply has one."""
         asked = [self._judge.question(answer) for answer in self._answers[start:end]]
-        known = {
+        known: dict[str, Outcome] = {
             q.sha256: kept.text
             for q in asked
             if (kept := self._kept.get(q.sha256)) and self._score(kept.text) is not None
@@ -136,17 +144,19 @@ class _Asking:
         done, _ = wait(futures.values(), return_when=FIRST_EXCEPTION)
         if failed := next((error for future in done if (error := future.exception()) is not None), None):
             if isinstance(failed, _TooMany):
-                raise self._unreadable(failed.answer, failed.reply) from failed
+                raise self._unreadable(failed.answer, failed.outcome) from failed
             raise failed
-        texts = known | {sha256: future.result() for sha256, future in futures.items()}
-        scores = [self._score(texts[question.sha256]) for question in asked]
+        came = known | {sha256: future.result() for sha256, future in futures.items()}
+        scores = [self._score(came[question.sha256]) for question in asked]
         some = zip(scores, self._answers[start:end], asked, strict=True)
-        self._unread += [(answer, texts[question.sha256]) for score, answer, question in some if score is None]
+        self._unread += [(answer, came[question.sha256]) for score, answer, question in some if score is None]
         self._refuse_unread()
         return scores
 
-    def _asked(self, question: JudgeRequest, answer: Answer) -> str:
-        """The reply to a question. One with a score in it is kept; one without it is asked for again."""
+    def _asked(self, question: JudgeRequest, answer: Answer) -> Outcome:
+        """What comes of a question. A reply with a score in it is kept; one without it is asked for again. A question
+        that the API refuses would be refused again."""
+        outcome: Outcome = ""
         for _ in range(1 + self._config.asked_again):
             if self._stop is not None:
                 raise self._stop
@@ -155,22 +165,26 @@ class _Asking:
             except JudgeRefusal as error:
                 if error.status not in OF_ONE:
                     raise
-                raise ConfigError(
-                    f"judge {self._config.url} refuses the request: {error.what}; it was about {named(answer)}; check"
-                    " url, model and body"
-                ) from error
-            if self._score(reply.text) is not None:
+                outcome = error
+                break
+            outcome = reply.text
+            if self._score(outcome) is not None:
                 self._kept.add(question.sha256, reply)
-                return reply.text
+                return outcome
         with self._lock:
             self._hopeless += 1
+            if isinstance(outcome, JudgeRefusal):
+                self._refused[outcome.what] += 1
             if self._too_many(self._hopeless):  # the command stops, so no more is asked and paid for
-                self._stop = self._stop or _TooMany(answer, reply.text)
+                self._stop = self._stop or _TooMany(answer, outcome)
                 raise self._stop
-        return reply.text
+        return outcome
 
-    def _score(self, text: str) -> float | None:
-        return score_in(text, self._config.lowest, self._config.highest)
+    def _score(self, outcome: Outcome) -> float | None:
+        """The score of a reply; the words of a refusal have none, whatever number is in them."""
+        if isinstance(outcome, JudgeRefusal):
+            return None
+        return score_in(outcome, self._config.lowest, self._config.highest)
 
     def _refuse_unread(self) -> None:
         if self._too_many(len(self._unread)):
@@ -179,11 +193,16 @@ class _Asking:
     def _too_many(self, unread: int) -> bool:
         return unread > self._config.max_unread * len(self._answers)
 
-    def _unreadable(self, answer: Answer, reply: str) -> DataError:
+    def _unreadable(self, answer: Answer, outcome: Outcome) -> TigerjaxError:
         c = self._config
+        if isinstance(outcome, JudgeRefusal):
+            return ConfigError(
+                f"judge {c.url} refuses the request: {outcome.what}; it was about {named(answer)}; check url, model and"
+                f" body, or let such answers go without a score by a higher max_unread={c.max_unread:g}"
+            )
         return DataError(
             f"judge {self._judge.name} gave no score from {c.lowest:g} to {c.highest:g} for {named(answer)}, but"
-            f" {one_line(reply)[:80]!r}; have the template ask for a last line `Score: NUMBER`, or raise max_unread="
+            f" {one_line(outcome)[:80]!r}; have the template ask for a last line `Score: NUMBER`, or raise max_unread="
             f"{c.max_unread:g}"
         )
 
@@ -194,6 +213,9 @@ class _Asking:
         self._kept.close()
         api, lost = self._api, max(len(self._unread), self._hopeless)
         unread = f"; without a score: {lost:,}" if lost else ""
+        if self._refused:
+            reasons = ", ".join(f"{count:,} x {what}" for what, count in self._refused.most_common(MOST_REASONS))
+            unread += f", of these questions refused: {self._refused.total():,} ({reasons})"
         hosts.say(
             f"judge {self._judge.name}: answers {len(self._answers):,}, of these by replies in {self._judge.replies}"
             f" {self._from_file:,}; calls {api.calls:,}, tokens read {api.tokens_in:,}, tokens written"
@@ -215,19 +237,19 @@ def score_in(reply: str, lowest: float, highest: float) -> float | None:
 
 def template(path: str) -> str:
     """The text of a template; ConfigError for one that does not show the answer and what was asked."""
-    place = paths.of(path)
+    place, where = paths.of(path), f"judge.template {path}"
     try:
         text = place.read_bytes().decode("utf-8-sig")
     except OSError as error:
-        raise ConfigError(f"{place}: {error.strerror or error}; give the file of the judge's template") from error
+        raise ConfigError(f"{where}: {error.strerror or error}; give the file of the judge's template") from error
     except UnicodeDecodeError as error:
-        raise ConfigError(f"{place}: not UTF-8 at byte {error.start}; write it as UTF-8") from error
+        raise ConfigError(f"{where}: not UTF-8 at byte {error.start}; write it as UTF-8") from error
     names = [found[1] for found in PLACE.finditer(text)]
     if wrong := [name for name in names if name not in FILLED]:
         known = ", ".join(f"{{{{{name}}}}}" for name in FILLED)
-        raise ConfigError(f"{place}: {{{{{wrong[0]}}}}} is not filled in{near_miss(wrong[0], FILLED)}; use {known}")
+        raise ConfigError(f"{where}: {{{{{wrong[0]}}}}} is not filled in{near_miss(wrong[0], FILLED)}; use {known}")
     if "answer" not in names or len(set(names)) < 2:
-        raise ConfigError(f"{place}: needs {{{{answer}}}}, and {{{{question}}}} or {{{{conversation}}}}; add them")
+        raise ConfigError(f"{where}: needs {{{{answer}}}}, and {{{{question}}}} or {{{{conversation}}}}; add them")
     return text
 
 

@@ -5,6 +5,7 @@ import email.utils
 import http.client
 import json
 import random
+import re
 import threading
 import time
 import urllib.error
@@ -28,7 +29,7 @@ SAID = 200  # characters of an API's own words in a message
 class Reply(NamedTuple):
     """What a judge wrote, and how many tokens it read and wrote by its own count; 0 where it does not say so."""
 
-    text: str
+    text: str  # where it wrote nothing the reason in brackets, in which there is no digit and so no score
     tokens_in: int
     tokens_out: int
 
@@ -169,7 +170,11 @@ def _reply(data: bytes) -> Reply:
     """The reply in the JSON of an API."""
     try:
         value = foreign.loads(data)
-        text = value["choices"][0]["message"]["content"]
+        choice = value["choices"][0]
+        text = choice["message"]["content"]
+        if text is None and isinstance(why := choice.get("finish_reason"), str):
+            # Such as content_filter, or length where a model thinks for longer than max_tokens.
+            text = f"[no text; finish_reason: {re.sub('[^a-z_]', '?', why[:40])}]"
         if not isinstance(text, str):
             raise TypeError
         usage = value.get("usage") or {}

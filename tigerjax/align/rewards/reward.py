@@ -6,10 +6,10 @@ from typing import Any, NamedTuple
 
 from tigerjax.align.answers import Answer, AnswerScore
 from tigerjax.align.rewards import functions, given
-from tigerjax.align.rewards.config import PartConfig
+from tigerjax.align.rewards.config import JudgeConfig
 from tigerjax.align.rewards.given import Given
 from tigerjax.align.rewards.judge import Judge
-from tigerjax.errors import ConfigError
+from tigerjax.errors import ConfigError, DataError
 from tigerjax.files import paths
 from tigerjax.files.progress import Progress
 from tigerjax.processes import hosts
@@ -35,7 +35,7 @@ class Reward:
     def __init__(self, of: Given, load_model: LoadModel, *, progress: Progress | None = None):
         """Imports the functions and loads the reward models, by `load_model`."""
         self.given = of
-        self._columns = [_column(name, part, load_model, progress) for name, part in of.parts.items()]
+        self._columns = [_column(of, name, load_model, progress) for name in of.parts]
 
     def __call__(self, answers: Sequence[Answer]) -> list[AnswerScore]:
         """The score of each answer. In a weighted sum it is NaN where a part with a weight could not score the answer.
@@ -59,15 +59,23 @@ def _called(name: str, column: Column, answers: Sequence[Answer]) -> list[float]
     return scores
 
 
-def _column(name: str, part: PartConfig, load_model: LoadModel, progress: Progress | None) -> Column:
+def _column(of: Given, name: str, load_model: LoadModel, progress: Progress | None) -> Column:
+    part = of.parts[name]
     if part.judge is not None:
-        judge, say = Judge(name, part.judge), progress if hosts.is_writer() else None
+        judge, say = _judge(of, name, part.judge), progress if hosts.is_writer() else None
         return lambda answers: judge(answers, say and say(f"judge {name}: scored", "answers"))
     assert part.reward is not None
-    if given.is_function(text := part.reward):
-        function = functions.imported(text)
-        return lambda answers: functions.scores(function, text, answers)
-    return load_model(text)
+    with given.naming(of, name):
+        if given.is_function(text := part.reward):
+            function = functions.imported(text)
+            return lambda answers: functions.scores(function, text, answers)
+        return load_model(text)
+
+
+def _judge(of: Given, name: str, config: JudgeConfig, **more: Any) -> Judge:
+    """The judge of a part, which has read its template and its key and is not asked yet."""
+    with given.naming(of, name):
+        return Judge(name, config, **more)
 
 
 def uses(of: Given) -> Uses:
@@ -77,34 +85,47 @@ def uses(of: Given) -> Uses:
     for name, part in of.parts.items():
         what: dict[str, Any] = {"weight": part.weight, "floor": part.floor} if of.summed else {}
         if part.judge is not None:
-            what["judge"] = Judge(name, part.judge).uses
+            what["judge"] = _judge(of, name, part.judge).uses
         elif part.reward is not None and given.is_function(part.reward):
-            found = functions.source(part.reward)
+            with given.naming(of, name):
+                found = functions.source(part.reward)
             what |= {"function": part.reward, "sha256": found.sha256}
             inputs += found.files
         elif part.reward is not None:
-            inputs.append(paths.of(part.reward))
+            with given.naming(of, name):
+                inputs.append(_folder(of, part.reward))
         if what:
             settings[name] = what
     return Uses(inputs, settings)
 
 
-def check(of: Given, check_model: Callable[[str], None], sample: Answer | None, *, ask: bool) -> None:
-    """Opens each part: a model by `check_model`, a function by one call for `sample`, and a judge by one question.
+def _folder(of: Given, reward: str) -> Path:
+    """The folder of a reward model; DataError where a file of rewards names one that is not there."""
+    path = paths.of(reward)
+    if of.summed and not path.exists():
+        raise DataError(f"{path} does not exist; give the folder of a reward model")
+    return path
 
-    Without `ask` no judge is asked, and a function is imported and not called where there is no `sample`.
+
+def check(of: Given, check_model: Callable[[str], None], sample: Answer | None, *, ask: bool) -> None:
+    """Opens each part: a model by `check_model`, a function by one call for `sample`, a judge by its template and key.
+
+    With `ask` a judge is asked about `sample`. A function is imported and not called where there is no `sample`.
     """
     for name, part in of.parts.items():
         if part.judge is not None:
-            judge = Judge(name, part.judge, patience_s=0)
+            judge = _judge(of, name, part.judge, patience_s=0)
             if ask and sample is not None:
                 judge([sample])
-        elif part.reward is not None and given.is_function(part.reward):
-            function = functions.imported(part.reward)
-            if sample is not None:
-                functions.scores(function, part.reward, [sample])
-        elif part.reward is not None:
-            check_model(part.reward)
+            continue
+        assert part.reward is not None
+        with given.naming(of, name):
+            if given.is_function(part.reward):
+                function = functions.imported(part.reward)
+                if sample is not None:
+                    functions.scores(function, part.reward, [sample])
+            else:
+                check_model(part.reward)
 
 
 def refuse_floors(of: Given, what: str) -> None:

@@ -30,6 +30,7 @@ class Rewards:
         check_rows(settings.score_batch_size, mesh)
 
         def scorer(path: str) -> Scorer:
+            calibration.refuse_foreign(path)
             model = load(path, tokenizer, compute=run.compute, mesh=mesh, reward=True)
             calibration.check(model.extra, path)
             return Scorer(model, seq_len=run.data.seq_len, rows=settings.score_batch_size)
