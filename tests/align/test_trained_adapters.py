@@ -65,7 +65,7 @@ def test_a_reward_model_trains_its_score_beside_adapters_and_resumes_to_the_same
         np.testing.assert_allclose(get(read.weights, name), get(made.weights, name), rtol=2**-8, atol=1e-6)
     convert.to_hf(whole.path, tmp_path / "hf")
     for foreign, does in (("adapter", "DIR --base MODEL` merges it"), ("hf", "DIR` imports it")):
-        with pytest.raises(ConfigError, match=f"`tigerjax convert from-hf {tmp_path / foreign} {does}, `tigerjax reward c"):
+        with pytest.raises(ConfigError, match=f"`tigerjax convert from-hf {tmp_path / foreign} {does}, `tiger"):
             inputs.check_reward(str(tmp_path / foreign), TOKENIZER, None, ask_judge=False)
     assert np.abs(made.weights["layers"]["attn"]["q"] - base.weights["layers"]["attn"]["q"]).max() > 0
     shutil.rmtree(step)

@@ -39,7 +39,11 @@ def test_an_output_that_cannot_be_written_is_refused_before_any_work(tmp_path, c
             given = {option.name: path, other.name: [path] if other.many else path}
             with pytest.raises(ConfigError, match=f"would replace what {other.name.lstrip('-')} names"):
                 outputs.refuse(own, given)
-    outputs.refuse(own, {option.name: tmp_path / "new" / "deep" / "x"})
+    ending = option.endings[-1] if option.endings else ""
+    outputs.refuse(own, {option.name: tmp_path / "new" / "deep" / f"x{ending.upper()}"})
+    for wrong in ("x", "x.xlsx", f"x{ending}.zst") if option.endings else ():
+        with pytest.raises(ConfigError, match=f"{wrong} must end in .* or {ending}, the forms that are"):
+            outputs.refuse(own, {option.name: tmp_path / wrong})
     assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "folder"]
 
 
@@ -69,4 +73,13 @@ def test_a_folder_that_may_not_be_written_to_is_refused(tmp_path, monkeypatch):
 def test_paths_in_a_bucket_are_not_looked_at(cloud):
     given = {"--out": paths.of("gs://bucket/x"), "--json": paths.of("gs://bucket/y.json")}
     outputs.refuse(options.of_command(COMMANDS["data", "clean"]), given)
+    export, table = options.of_command(COMMANDS["align", "people", "export"]), paths.of("gs://bucket/x.xlsx")
+    with pytest.raises(ConfigError, match=r"must end in \.jsonl or \.csv"):
+        outputs.refuse(export, {"--out": table})
     assert not cloud.asked
+
+
+def test_every_output_that_is_a_file_says_how_its_name_ends():
+    """JSON of --json is JSON whatever the name is; anything else could be of several forms."""
+    files = {option.values[1].name for option in WRITING if option.values[1].is_file}
+    assert files == {option.values[1].name for option in WRITING if option.values[1].endings} == {"--out", "--page"}

@@ -4,7 +4,7 @@ Commands that use a model take --hosts.*: on several hosts the same command runs
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -80,8 +80,8 @@ def change(
     """Changes settings of an alignment that no finished step of the round under way has used.
 
     Fields of the config are overridden as in `align init`. Rounds that have ended stay as they are: the next reward
-    enters the next round. A judge is asked when the round is scored; --ask-judge asks it once now, also where nothing is
-    changed. --again also changes what has been used; those steps, and the ones after them, are then done again.
+    enters the next round. A judge is asked when the round is scored; --ask-judge asks it once now, also where nothing
+    is changed. --again also changes what has been used; those steps, and the ones after them, are then done again.
 
     Example: tigerjax align set runs/align --align.allow-partial --reward runs/reward2/model
     """
@@ -144,7 +144,12 @@ def import_labels(dir: Folder, labels: tuple[Path, ...] = (), json: Path | None 
 
     Example: tigerjax align import runs/align --labels answers.jsonl
     """
-    _step(dir, "labels", ALONE, json, labels)
+    take_labels(dir, labels, json)
+
+
+def take_labels(dir: Path, labels: Sequence[Path], json: Path | None, more: Mapping[str, int] = {}) -> None:
+    """`import_labels`, with `more` beside the figures."""
+    _step(dir, "labels", ALONE, json, labels, more)
 
 
 def rank(dir: Folder, json: Path | None = None) -> None:
@@ -280,8 +285,16 @@ def _config(settings: Any) -> ConfigFile:
     return ConfigFile(Path(settings.config), settings.overrides, "tigerjax align")
 
 
-def _step(dir: Path, step: str, hosts: HostsConfig, json: Path | None, labels: Sequence[Path] = ()) -> None:
-    """Runs one step of the round under way; ConfigError when an earlier step is missing."""
+def _step(
+    dir: Path,
+    step: str,
+    hosts: HostsConfig,
+    json: Path | None,
+    labels: Sequence[Path] = (),
+    more: Mapping[str, int] = {},
+) -> None:
+    """Runs one step of the round under way, and shows its figures and `more`; ConfigError when an earlier step is
+    missing."""
     from tigerjax.align.people import desk
     from tigerjax.align.steps import STEPS
     from tigerjax.files import manifest
@@ -294,7 +307,7 @@ def _step(dir: Path, step: str, hosts: HostsConfig, json: Path | None, labels: S
         processes.same("the round under way", index)
         if (labels and (taker := project.delivery.taker(index)) > index) or project.delivery.all_late(index, labels):
             taken = project.delivery.take(index, labels)
-            show({"round": taker, "step": step, "files_for_the_next_round": taken}, json)
+            show({"round": taker, "step": step, "files_for_the_next_round": taken, **more}, json)
             return
         project.require(index, step, {name: "import" if name == "labels" else name for name in STEPS})
         if labels:
@@ -303,7 +316,7 @@ def _step(dir: Path, step: str, hosts: HostsConfig, json: Path | None, labels: S
             desk.write_adjudicator(dir, project.align, index)
         _until(project, index, step)
     done = manifest.read(project.rounds / f"{index:02d}" / step) or {}
-    figures = {"round": index, "step": step} | done.get("counts", {}) | done.get("figures", {})
+    figures = {"round": index, "step": step} | done.get("counts", {}) | done.get("figures", {}) | {**more}
     ended = project.ended(index) if step == "gate" else None
     if ended is not None:
         figures |= {key: value for key, value in ended.figures.items() if key != "counts"}

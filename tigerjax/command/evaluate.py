@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from tigerjax.command.arguments import override
 from tigerjax.command.figures import save
-from tigerjax.command.options import FLAT, ConfigFile, OnDisk, OutFile
+from tigerjax.command.options import FLAT, ConfigFile, OnDisk, OutPage
 from tigerjax.command.progress import show_elapsed, show_progress
 from tigerjax.config import RunConfig
 from tigerjax.config.ranges import Count
@@ -228,7 +228,7 @@ def _measure(
 
 
 def evaluate_compare(
-    folders: Annotated[list[Path], "positional"], out: OutFile | None = None, json: Path | None = None
+    folders: Annotated[list[Path], "positional"], out: OutPage | None = None, json: Path | None = None
 ) -> None:
     """Compares evaluations with the first one, with 95% intervals of the differences.
 

@@ -1,12 +1,13 @@
 """The options of a command, read from its signature: for parsing, help, reference pages and shell completion.
 
-A command is a function; each parameter is an option. Four annotations change that:
+A command is a function; each parameter is an option. Five annotations change that:
 
     run: Annotated[Path, "positional"]      a word without a name: tigerjax checkpoint ls RUN
     sampling: Annotated[Sampling, "flat"]   a dataclass whose fields are options of their own: --n, --top-p
     out: Annotated[Path, "disk"]            a path that may not lie in a bucket
     out: Annotated[Path, "file"]            an output that is a file; others are folders
     labels: Annotated[Path, "written"]      an output whose name says elsewhere what is read
+    page: Annotated[Path, Endings(".html")] a file whose name must end so
     align: Annotated[dict, Changes(…)]      those fields of a dataclass that were given, by name
 
 A dataclass without "flat" becomes options with its name in front, such as --hosts.find.
@@ -35,8 +36,21 @@ REQUIRED = inspect.Parameter.empty
 POSITIONAL, FLAT, DISK, FILE, WRITTEN = "positional", "flat", "disk", "file", "written"
 OnDisk = Annotated[Path, DISK]
 """A path that may not lie in a bucket. Every other path may."""
-OutFile = Annotated[Path, FILE]
-"""An output that is a file."""
+
+
+class Endings(tuple[str, ...]):
+    """Marks an output whose name must end in one of these, in small or large letters: it has no other form."""
+
+    __slots__ = ()
+
+    def __new__(cls, *endings: str) -> "Endings":
+        return super().__new__(cls, endings)
+
+
+OutPage = Annotated[Path, FILE, WRITTEN, Endings(".html", ".htm")]
+"""An output that is an HTML page."""
+OutTable = Annotated[Path, FILE, Endings(".jsonl", ".csv")]
+"""An output of rows, in the form that its name says."""
 OutFolder = Annotated[Path, DISK, WRITTEN]
 """An output that is a folder on this machine's disk, under a name that is none of `outputs.OUTPUTS`."""
 KINDS = {Path: "PATH", str: "TEXT", int: "INT", float: "FLOAT"}
@@ -139,6 +153,11 @@ class Option(NamedTuple):
     @property
     def is_written(self) -> bool:
         return _has_mark(self.type, WRITTEN)
+
+    @property
+    def endings(self) -> tuple[str, ...]:
+        """How the name of an output must end; empty where it may end in any way."""
+        return next((mark for mark in _all_marks(self.type) if isinstance(mark, Endings)), ())
 
     @property
     def shown(self) -> str:
@@ -298,4 +317,9 @@ def _bare(kind: Any) -> Any:
 
 def _has_mark(kind: Any, mark: str) -> bool:
     """Whether a type, or a part of it as in `OnDisk | None`, is annotated with a word."""
-    return mark in marks(kind) or any(_has_mark(part, mark) for part in typing.get_args(kind))
+    return mark in _all_marks(kind)
+
+
+def _all_marks(kind: Any) -> list[Any]:
+    """What a type, or a part of it as in `OnDisk | None`, is annotated with."""
+    return [*marks(kind), *(mark for part in typing.get_args(kind) for mark in _all_marks(part))]

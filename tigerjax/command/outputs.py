@@ -18,8 +18,8 @@ LONGEST_NAME = 255  # bytes of a name, on the file systems of Linux and macOS
 def refuse(options: Sequence[Option], given: dict[str, Any]) -> None:
     """ConfigError where an output of the command cannot be written, or would replace one of its inputs.
 
-    `given` are the values by the name of their option; the others have their defaults. Paths in a bucket are not
-    looked at.
+    `given` are the values by the name of their option; the others have their defaults. Of a path in a bucket only the
+    ending is looked at.
     """
     values = {o.name: given.get(o.name, o.default) for o in options if o.is_path}
     outputs = [o.name for o in options if o.is_path and is_output(o)]
@@ -34,6 +34,13 @@ def refuse(options: Sequence[Option], given: dict[str, Any]) -> None:
             if name not in files and os.path.isfile(path):
                 raise ConfigError(f"{name} {path} is a file; give a folder")
             _refuse_without_folder(name, path)
+    for option in options:
+        for path in paths_of(values.get(option.name)) if option.endings else ():
+            if path.suffix.lower() not in option.endings:
+                forms = " or ".join(option.endings)
+                raise ConfigError(
+                    f"{option.name} {path} must end in {forms}, the forms that are written here; give another name"
+                )
     for name in ("--out", "out", "name"):
         if same := set(on_disk(values.get(JSON))) & set(on_disk(values.get(name))):
             raise ConfigError(f"--json and {name} are both {same.pop()}; give another file to --json")

@@ -8,9 +8,9 @@ from tigerjax import terminal
 from tigerjax.command import align
 from tigerjax.command.align import Folder
 from tigerjax.command.figures import as_text, save, show
-from tigerjax.command.options import OutFile
+from tigerjax.command.options import OutTable
 from tigerjax.config.ranges import Range
-from tigerjax.errors import Blocked, ConfigError, DataError, LabelStudioError
+from tigerjax.errors import Blocked, ConfigError, LabelStudioError
 from tigerjax.terminal import printable
 
 URL = "http://127.0.0.1:8080"
@@ -78,11 +78,11 @@ def _percent(value: float | None) -> str:
     return "-" if value is None else f"{value:.0%}"
 
 
-def export(dir: Folder, out: OutFile, json: Path | None = None) -> None:
+def export(dir: Folder, out: OutTable, json: Path | None = None) -> None:
     """Writes who said what in all rounds, one label per line, as JSONL or CSV.
 
-    It is CSV where OUT ends in .csv. Each line has its state: counted, superseded by a later one of the same person,
-    gold, set_aside or adjudicated.
+    OUT ends in .jsonl or .csv, which says the form. Each line has its state: counted, superseded by a later one of the
+    same person, gold, set_aside or adjudicated.
 
     Example: tigerjax align people export runs/align --out labels.csv
     """
@@ -131,9 +131,10 @@ def pull(
 ) -> None:
     """Fetches the labels of a team from Label Studio and imports them.
 
-    Exit 4 while labels are missing. Labels of the round before are fetched too: those that came after its winners were
-    mixed in join the next round. With --every-s it goes on until no label is missing, and fetches again after so many
-    seconds.
+    A wrong annotation holds back no other label: it is counted, named with its task and person, and fetched again next
+    time, when it may be corrected. Exit 4 while labels are missing. Labels of the round before are fetched too: those
+    that came after its winners were mixed in join the next round. With --every-s it goes on until no label is missing,
+    and fetches again after so many seconds.
 
     Example: tigerjax align people pull runs/align --url http://127.0.0.1:8080 --token-file token --every-s 600
     """
@@ -144,7 +145,7 @@ def pull(
         try:
             _pull(dir, server, json)
             return
-        except (Blocked, DataError, LabelStudioError) as error:  # a wrong annotation is corrected in Label Studio
+        except (Blocked, LabelStudioError) as error:
             if not every_s:
                 raise
             terminal.show(f"{error}; asked again in {every_s:g} s")
@@ -160,7 +161,7 @@ def _pull(dir: Path, server: Any, json: Path | None) -> None:
     from tigerjax.records import note
 
     project = align.open_project(dir)
-    index, files = project.under_way(), list[Path]()
+    index, files, wrong = project.under_way(), list[Path](), list[str]()
     names = [*project.align.people, *([project.align.adjudicator] if project.align.adjudicator else [])]
     with tempfile.TemporaryDirectory() as scratch:
         for one in range(max(1, index - 1), index + 1):
@@ -174,14 +175,16 @@ def _pull(dir: Path, server: Any, json: Path | None) -> None:
                     f"Label Studio has no project {', '.join(lost)}, so no labels of theirs were fetched; `tigerjax"
                     f" align people push {dir}` makes it"
                 )
-            if pulled.annotations:
+            sound = project.delivery.sifted(one, pulled.tasks)
+            wrong += [f"round {one:02d}: {line}" for line in sound.wrong]
+            if sound.tasks:
                 files.append(Path(scratch) / f"label-studio-round-{one:02d}.json")
-                files[-1].write_bytes(pulled.content)
-        try:
-            align.import_labels(dir, tuple(files), json)
-        except DataError as error:  # without the folder, which is gone by then
-            error.args = (str(error).replace(f"{scratch}/", ""),)
-            raise
+                files[-1].write_bytes(sound.content)
+        for line in wrong:
+            note(f"wrong label: {line}")
+        if wrong:
+            note(f"{len(wrong)} wrong labels are not taken; once corrected in Label Studio, the next pull takes them")
+        align.take_labels(dir, files, json, {"wrong": len(wrong)} if wrong else {})
 
 
 def _questions(project: Any, index: int) -> dict[str, list[dict[str, Any]]]:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from tigerjax.command.arguments import override
 from tigerjax.command.figures import show
 from tigerjax.command.groups import LOCAL, READ, Read, Where, given, runner
-from tigerjax.command.options import FLAT, ConfigFile, OutFile
+from tigerjax.command.options import FLAT, ConfigFile, OutPage
 from tigerjax.command.progress import show_progress
 from tigerjax.config import PreferenceConfig, RlConfig
 from tigerjax.config.phases import refuse_late
@@ -215,7 +215,7 @@ class StepsOptions:
     total_steps: Count | None = None  # Of the run, whose epochs and shares are shown; None shows one epoch only
     global_batch_size: Count = 1  # Rows in a step
     phases: tuple[str, ...] = ()  # Other mixtures from later steps on, as in data.phases: 8000=anneal
-    page: Path | None = None  # An HTML page with the shares over the steps
+    page: OutPage | None = None  # An HTML page with the shares over the steps
 
 
 # One parameter for each option of the command.
@@ -256,7 +256,7 @@ def data_stats(
 # One parameter for each option of the command.
 def data_inspect(
     mixture: Annotated[str, "positional"],
-    out: OutFile,
+    out: OutPage,
     seq_len: Annotated[int, Range(2, 2**24)],
     modules: tuple[str, ...] = ("data_mixtures.quickstart",),
     cache_dir: Path = Path("runs/cache"),

@@ -10,7 +10,7 @@ from test_labels import run as run_jsonl
 
 from tigerjax.align.people import label_studio
 from tigerjax.align.people import queue as queue_lib
-from tigerjax.align.people.label_lines import AXES
+from tigerjax.align.people.label_lines import AXES, check
 from tigerjax.align.people.labels import import_labels
 from tigerjax.errors import Blocked, DataError
 
@@ -230,6 +230,42 @@ def test_each_kind_of_mistake_is_caught_by_task_and_annotation_and_nothing_is_im
         run(tmp_path, value)
     listed = str(error.value).splitlines()[1:]
     assert len(listed) == 1 and f"project-1.json: task {number}, annotation 77: " in listed[0]
+
+
+def sifted(value):
+    """(the label lines that are left, what is said of the others)"""
+    by_prompt = {item["prompt_id"]: item for item in QUEUE.items}
+    limits = {"max_tokens": 60, "count_tokens": lambda messages: sum(len(m["content"]) for m in messages)}
+    got = label_studio.sifted(value, lambda line: check(line, by_prompt, **limits))
+    return [line for _, line in label_studio.lines(got.content)], got.wrong
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_a_wrong_annotation_is_left_out_of_an_export_and_named_and_all_others_stay(kind):
+    value = good()
+    task = next(t for t in value if t["data"]["prompt_id"] == EDITED)
+    task["annotations"].append(annotation(77, *BAD[kind], completed_by={"email": "eve@example.org"}))
+    left, wrong = sifted(value)
+    assert left == sifted(good())[0] and len(left) == 3
+    (line,) = wrong
+    assert line.startswith(f"task {task['id']}, annotation 77 of eve@example.org: ") and "\n" not in line
+
+
+def test_of_an_annotation_whose_ranking_or_edit_is_wrong_the_other_stays_and_a_skipped_one_too():
+    value, note = good(), result("note", ["hm"])
+    said = next(t for t in value if t["data"]["prompt_id"] == EDITED)["annotations"]
+    before, wrong = sifted(value)
+    assert not wrong
+    said.append(annotation(7, ranked("CA"), result("safety", 4), EDIT[0], result("edit", [" "]), note, who=7))
+    said.append(annotation(8, ranked("Z"), *EDIT, note, who=8))
+    said.append(annotation(9, was_cancelled=True, who=9))
+    said.append(annotation(10, ranked("Z"), EDIT[0], who=10))
+    left, wrong = sifted(value)
+    assert [line.partition(", ")[2].partition(":")[0] for line in wrong] == [f"annotation {n}" for n in (7, 8, 10, 10)]
+    new = [line for line in left if line not in before]
+    assert new[-1] is None and [line["annotator"][-1] for line in new[:-1]] == ["7", "8"]
+    assert new[0]["ranking"] == [["C"], ["A"]] and (new[0]["axes"], new[0]["note"]) == ({"safety": 4}, "hm")
+    assert new[1]["text"] == "better" and len(left) == len(before) + 3
 
 
 def broken(change):

@@ -168,12 +168,11 @@ def test_pull_names_people_as_the_team_does_and_names_whoever_has_no_project(sta
     state["tasks"] += [{"id": n, "project": 1, "data": {}} for n in (1, 2, 3)]
     state["said"] = {n: [{"completed_by": who}] for n, who in ((1, 1), (2, {"id": 2}), (3, 77))}
     pulled = studio.pull(server, ["own", "lost"], [ANN.upper()])
-    said = [task["annotations"][0]["completed_by"] for task in json.loads(pulled.content)]
-    assert said == [{"email": ANN.upper()}, {"email": BOB}, 77]
-    assert pulled.annotations == 3 and pulled.absent == ["lost"]
+    said = [task["annotations"][0]["completed_by"] for task in pulled.tasks]
+    assert said == [{"email": ANN.upper()}, {"email": BOB}, 77] and pulled.absent == ["lost"]
 
 
-def test_pull_goes_on_after_an_annotation_that_is_wrong_and_says_who_must_correct_it(
+def test_pull_takes_all_labels_but_those_that_are_wrong_and_says_who_must_correct_them(
     tmp_path, stand_in, capfd, monkeypatch
 ):
     (url, state), project = stand_in, team(tmp_path)
@@ -187,17 +186,29 @@ def test_pull_goes_on_after_an_annotation_that_is_wrong_and_says_who_must_correc
         state["said"][task["id"]] = [made | {"result": says(project, task["data"], "ABCD")}]
     wrong = state["tasks"][0]
     state["said"][wrong["id"]][0]["result"] = []  # somebody has pressed Submit too early
+    skipped = state["tasks"][-1]  # and somebody has ranked an answer that is not there
+    state["said"][skipped["id"]][0]["result"] = [ranked("Z")]
     capfd.readouterr()
-    align("people", "pull", project, "--url", url, code=3)
+    align("people", "pull", project, "--url", url, code=4)
     said = capfd.readouterr().err
-    assert "  label-studio-round-01.json: task" in said and f", annotation {wrong['id']} of {ANN}: `ranking` is" in said
+    assert f"wrong label: round 01: task {wrong['id']}, annotation {wrong['id']} of {ANN}: `ranking` is empty" in said
+    assert f"wrong label: round 01: task {skipped['id']}, annotation {skipped['id']} of {BOB}: `ranking` names" in said
+    assert "2 wrong labels are not taken; once corrected in Label Studio, the next pull takes them" in said
+    (taken,) = (project / "labels/01").iterdir()
+    assert len(json.loads(taken.read_text())) == len(state["tasks"]) - 2
+    assert "labels are missing" in said or "still to come" in said
 
     def corrected(seconds: float) -> None:
-        state["said"][wrong["id"]][0]["result"] = says(project, wrong["data"], "ABCD")
+        for task in (wrong, skipped):
+            state["said"][task["id"]][0]["result"] = says(project, task["data"], "ABCD")
 
     monkeypatch.setattr(people.time, "sleep", corrected)
     align("people", "pull", project, "--url", url, "--every-s", 1)
     assert "asked again in 1 s" in capfd.readouterr().out
+    # A wrong label that nobody waits for holds nothing back.
+    state["said"][wrong["id"]].append(state["said"][wrong["id"]][0] | {"id": 99, "result": []})
+    align("people", "pull", project, "--url", url, "--json", tmp_path / "pull.json")
+    assert json.loads((tmp_path / "pull.json").read_text())["wrong"] == 1
 
 
 @pytest.mark.slow

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from tigerjax.align.config import AlignConfig
 from tigerjax.align.people import label_lines, panel
 from tigerjax.align.people import labels as labels_lib
+from tigerjax.align.people.label_studio import Sifted, sifted
 from tigerjax.files import manifest, paths
 from tigerjax.files.jsonl import dumped, read_jsonl
 from tigerjax.records import note
@@ -63,6 +64,11 @@ class Delivery:
         late = self._late_of(index)
         there = [path for path in files if path.is_file()]
         return bool(there) and all(late(line) for path in there for _, line in labels_lib.read_lines(path))
+
+    def sifted(self, index: int, tasks: Sequence[Mapping[str, Any]]) -> Sifted:
+        """The tasks of an export of Label Studio about round `index`, without the annotations that are wrong."""
+        questions = {item["prompt_id"]: item for item in asked(self._rounds / f"{index:02d}").items}
+        return sifted(tasks, lambda line: label_lines.check(line, questions, **self._limits))
 
     def take(self, index: int, files: Sequence[Path]) -> int:
         """Checks label files against their rounds' queues and copies the new ones; returns how many are new.

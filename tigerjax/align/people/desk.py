@@ -124,7 +124,7 @@ def write_said(out: Path, rows: Sequence[dict[str, Any]]) -> int:
 
     In CSV, lists and objects are JSON, and a quotation mark ' stands before what a spreadsheet would run as a formula.
     """
-    if out.suffix != ".csv":
+    if out.suffix.lower() != ".csv":
         paths.write_text(out, b"".join(dumped(row) + b"\n" for row in rows).decode())
         return len(rows)
     text = io.StringIO()

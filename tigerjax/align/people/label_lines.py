@@ -172,7 +172,7 @@ def _check_ranking(line: dict[str, Any], texts: Mapping[str, str]) -> None:
     if not isinstance(reject, list):
         raise BadLine('`reject` must be a list of labels, such as ["B"]')
     if not ranking and not reject:
-        raise BadLine("`ranking` is empty and nothing is rejected")
+        raise BadLine("`ranking` is empty and nothing is rejected; rank an answer or reject one")
     for field, labels in (("ranking", [name for group in ranking for name in group]), ("reject", reject)):
         for name in labels:
             if not isinstance(name, str):
@@ -202,22 +202,22 @@ def _check_edit(
 ) -> None:
     base, text = line.get("base"), line.get("text")
     if base is None:
-        raise BadLine("edit without `base`, the label that was edited")
+        raise BadLine("edit without `base`, the label that was edited; name it")
     if not isinstance(base, str) or base not in texts:
         raise BadLine(f"`base` is {base!r}, which this prompt lacks; it has {', '.join(texts)}")
     if text is None:
-        raise BadLine("edit without `text`")
+        raise BadLine("edit without `text`; write the better answer, or leave the edit out")
     if not isinstance(text, str):
         raise BadLine("`text` of the edit is not a string")
     if blank(text):
-        raise BadLine("`text` of the edit is empty")
+        raise BadLine("`text` of the edit is empty; write the better answer, or leave the edit out")
     if text.strip() == texts[base].strip():
-        raise BadLine(f"`text` of the edit equals its base {base}")
+        raise BadLine(f"`text` of the edit equals its base {base}; change it, or leave the edit out")
     for marker in MARKERS:
         if marker in text:
-            raise BadLine(f"`text` of the edit contains the chat marker {marker!r}")
+            raise BadLine(f"`text` of the edit contains the chat marker {marker!r}; take it out")
     if not isinstance(line.get("reason", ""), str):
         raise BadLine("`reason` is not a string")
     length = count_tokens([*messages, {"role": "assistant", "content": text}])
     if length > max_tokens:
-        raise BadLine(f"the edit makes a chat of {length} tokens, longer than the context of {max_tokens}")
+        raise BadLine(f"the edit makes a chat of {length} tokens, longer than the context of {max_tokens}; shorten it")

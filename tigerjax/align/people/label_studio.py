@@ -7,10 +7,11 @@ A task shows what queue.jsonl shows, in the same order: no score, no candidate i
 from the list to `ranked` (best first) or `reject`. Answers left in the list come last, as equals.
 """
 
+import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 from xml.etree import ElementTree as xml
 
 from tigerjax.align.people.label_lines import AXES, BadLine, parse
@@ -18,6 +19,8 @@ from tigerjax.align.people.label_lines import AXES, BadLine, parse
 RANKED, REJECT = "ranked", "reject"
 KINDS = {"ranking": "ranker", "base": "choices", "edit": "textarea", "note": "textarea"} | dict.fromkeys(AXES, "rating")
 """Name of a control -> the type of its results in the export."""
+EDIT = ("base", "edit")
+"""The controls of an edit. Those of a ranking are the others."""
 UNRANKED = "_"
 """Label Studio's own name, in an export, for the bucket of the answers that were left in the list."""
 
@@ -108,6 +111,51 @@ def lines(raw: bytes) -> Iterator[tuple[str, Any]]:
     yield from ((where, line) for _, where, line in sorted(dated, key=lambda entry: entry[0]))
 
 
+class Sifted(NamedTuple):
+    """An export without what is wrong in it."""
+
+    tasks: list[dict[str, Any]]
+    """The tasks that have annotations left."""
+    wrong: list[str]
+    """A line for each ranking or edit that was left out: task, annotation, person, and what to change."""
+
+    @property
+    def content(self) -> bytes:
+        """The export, as `lines` reads it."""
+        return json.dumps(self.tasks, sort_keys=True).encode()
+
+
+def sifted(tasks: Iterable[Mapping[str, Any]], check: Callable[[Any], object]) -> Sifted:
+    """The annotations of an export whose label lines pass `check`, which raises BadLine for a wrong one.
+
+    Of an annotation with a ranking and an edit only one may be wrong. The other stays then.
+    """
+    out, wrong = [], list[str]()
+    for task in tasks:
+        kept = []
+        for annotation in task.get("annotations", []):
+            sound, bad = 0, set[bool]()
+            for where, line in lines(json.dumps([{**task, "annotations": [annotation]}]).encode()):
+                try:
+                    if isinstance(line, BadLine):
+                        raise line
+                    if line is not None:
+                        check(line)
+                    sound += 1
+                except BadLine as error:
+                    wrong.append(f"{where}: {error}")
+                    bad.add(isinstance(line, dict) and "base" in line)
+            if sound and bad:
+                edits = bad == {True}
+                rest = [r for r in annotation["result"] if (r["from_name"] in EDIT) != edits]
+                kept.append({**annotation, "result": rest})
+            elif sound:
+                kept.append(annotation)
+        if kept:
+            out.append({**task, "annotations": kept})
+    return Sifted(out, wrong)
+
+
 _TASK = {"data": dict, "annotations": list}
 
 
@@ -143,7 +191,7 @@ def _annotation(data: Mapping[str, Any], annotation: Mapping[str, Any], when: da
     out: list[dict[str, Any] | None] = []
     buckets = given.get("ranking", {})
     axes = {axis: given[axis] for axis in AXES if axis in given}
-    edited = bool({"base", "edit"} & given.keys())
+    edited = any(name in given for name in EDIT)
     note = {"note": given["note"]} if "note" in given else {}
     if axes or buckets.get(RANKED) or buckets.get(REJECT) or not edited:
         ranking = {"ranking": [[label] for label in buckets.get(RANKED, [])], "reject": buckets.get(REJECT, [])}

@@ -205,9 +205,8 @@ def push(server: Server, index: int, person: str, items: Sequence[Mapping[str, A
 class Pulled(NamedTuple):
     """What `pull` found."""
 
-    content: bytes
-    """An export of the projects, as label_studio.lines reads it."""
-    annotations: int
+    tasks: list[dict[str, Any]]
+    """An export of the projects, as label_studio.sifted reads it."""
     absent: list[str]
     """The titles that the server has no project for."""
 
@@ -218,17 +217,14 @@ def pull(server: Server, titles: Sequence[str], people: Sequence[str]) -> Pulled
     projects, emails = server.projects(), server.emails()
     spelt = {person.casefold(): person for person in people}
     out = [task for name in titles if name in projects for task in server.export(projects[name])]
-    count = 0
     for task in out:
         for annotation in task.get("annotations", []):
-            count += 1
             who = annotation.get("completed_by")
             if isinstance(who, dict):
                 who = who.get("id")
             if isinstance(who, int) and who in emails:
                 annotation["completed_by"] = {"email": spelt.get(emails[who].casefold(), emails[who])}
-    content = json.dumps(out, ensure_ascii=False, sort_keys=True).encode()
-    return Pulled(content, count, [name for name in titles if name not in projects])
+    return Pulled(out, [name for name in titles if name not in projects])
 
 
 def token(file: Path | None) -> str:
