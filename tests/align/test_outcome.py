@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 import pytest
+from test_rounds import CONFIG, World
 
 from tigerjax.align import gate
 from tigerjax.align import settings as settings_lib
@@ -12,6 +13,7 @@ from tigerjax.align.config import AlignConfig
 from tigerjax.align.steps import STEPS
 from tigerjax.command.cli import main
 from tigerjax.command.groups import SamplingOptions
+from tigerjax.errors import GateFailed
 from tigerjax.files import manifest
 
 
@@ -98,3 +100,32 @@ def test_before_any_round_has_ended_status_lists_none(tmp_path, capsys):
     assert main(["align", "status", str(folder), "--json", str(folder / "status.json")]) == 0
     assert json.loads((folder / "status.json").read_text(encoding="utf-8"))["rounds"] == []
     assert "by the gate" not in capsys.readouterr().out
+
+
+def test_when_all_answers_are_cut_the_error_says_so_and_names_max_new_tokens(tmp_path):
+    world = World(tmp_path / "w")
+    sound = world.sample
+
+    def cut(prompts, place):
+        for record in sound(prompts, place):
+            yield record | {"candidates": [c | {"finish": "length"} for c in record["candidates"]]}
+
+    config = dataclasses.replace(CONFIG, allow_partial=True)
+    with pytest.raises(GateFailed, match=r"0 winners of 20 prompts \(20 no_winner_truncated\); raise max_new_tokens"):
+        world.run(config=config, sample=cut, labels=lambda queue: [])
+
+
+def test_the_reasons_of_a_round_without_winners_add_up_to_its_prompts(tmp_path):
+    world = World(tmp_path / "w")
+    examples = world.sft.read_text().splitlines()
+    world.sft.write_text("\n".join([*examples, examples[0].replace('"id": "', '"id": "again-')]) + "\n")
+    sound = world.sample
+
+    def some_cut(prompts, place):
+        for n, record in enumerate(sound(prompts, place)):
+            finish = "length" if n < 7 else "stop"
+            yield record | {"candidates": [c | {"finish": finish} for c in record["candidates"]]}
+
+    config = dataclasses.replace(CONFIG, allow_partial=True, top_m=3, min_score=99.0)
+    with pytest.raises(GateFailed, match=r"0 winners of 20 prompts \(13 below_min_score, 7 no_winner_truncated\); "):
+        world.run(config=config, sample=some_cut, labels=lambda queue: [])

@@ -39,16 +39,19 @@ def refuse_foreign(where: str | Path) -> None:
     there = set(paths.names(paths.of(where)))
     if META in there:
         return
-    if there.intersection(LORA):
-        what, does, more = "a LoRA adapter, which has no model in it", "merges it", " --base MODEL"
-    elif "config.json" in there:
-        what, does, more = "a Hugging Face folder", "imports it", ""
-    else:
-        return
-    raise ConfigError(
-        f"{where} is {what}; `tigerjax convert from-hf {where} DIR{more}` {does}, `tigerjax reward calibrate CONFIG"
-        " --model DIR --calibration-set SFT` gives its scores their scale, and DIR is the reward"
+    then = (
+        "`tigerjax reward calibrate CONFIG --model DIR --calibration-set SFT` gives its scores their scale, and DIR is"
+        " the reward"
     )
+    if there.intersection(LORA):
+        raise ConfigError(
+            f"{where} is a LoRA adapter, which has no model in it; `tigerjax convert from-hf {where} DIR --base MODEL`"
+            f" merges it, {then}"
+        )
+    if "config.json" in there:
+        raise ConfigError(
+            f"{where} is a Hugging Face folder; `tigerjax convert from-hf {where} DIR` imports it, {then}"
+        )
 
 
 def check(extra: Mapping[str, Any], where: str | Path) -> None:

@@ -66,6 +66,7 @@ def init(
     show({"plan": str(out / settings_lib.FILE), "models": len(inputs.models)}, json)
 
 
+# One parameter for each group of settings and each option of the command.
 def change(
     dir: Folder,
     inputs: Annotated[dict[str, Any], Changes(AlignInputs)],
