@@ -30,9 +30,10 @@ from tigerjax.config import MeshConfig, OptimConfig, PipelineConfig, Remat, RunC
 from tigerjax.errors import ConfigError
 from tigerjax.files import manifest
 from tigerjax.mesh import AXES
-from tigerjax.model import adapters, families, stack
+from tigerjax.model import families, stack
 from tigerjax.model.numbers import adapter_weights, matrices
 from tigerjax.model.selection import flops, selected
+from tigerjax.model.weights import MATRIX_PATHS
 from tigerjax.plan import flags
 from tigerjax.plan.topology import Topology
 
@@ -166,7 +167,7 @@ def _state_bytes(c: RunConfig, trained: float) -> tuple[float, float]:
         return trained * family.layer_weights(model), trained * family.end_weights(model)
     frozen = FROZEN_BYTES[c.weights.frozen_dtype]
     layers = sum(
-        weights * (trained if adapters.PATHS[name] in selection.first else frozen)
+        weights * (trained if MATRIX_PATHS[name] in selection.first else frozen)
         for name, weights in matrices(model).items()
     )
     if c.lora.rank:
