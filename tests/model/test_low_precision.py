@@ -24,6 +24,7 @@ from tigerjax.train.state import init_state, state_shardings
 from tigerjax.train.step import compile_step, loss_and_gradient
 
 KINDS = ("int8", "fp8")
+ONE = MeshConfig()
 ERROR = {"int8": 0.02, "fp8": 0.05}
 """Of a product of normal numbers, beside its own size: half a step of 1/127 of the largest, and 3 bits of mantissa."""
 FORMULAS = {"BTD,DNH->BTNH": ((2, 5, 24), (24, 3, 4)), "BTNH,NHD->BTD": ((2, 5, 3, 8), (3, 8, 10))}
@@ -68,7 +69,7 @@ def test_products_and_gradients_of_the_input_are_near_and_those_of_the_weight_ex
     assert y.dtype == x.dtype and not d_matrix.scales.any()
 
 
-def parts(kind, mesh=MeshConfig(), **compute):  # noqa: B008: frozen
+def parts(kind, mesh=ONE, **compute):
     """(mesh, objective, optimiser) of the tiny run."""
     config = tiny_config()
     config = dataclasses.replace(
@@ -90,7 +91,7 @@ def gradient(objective):
 
 
 @functools.cache
-def means(kind, mesh=MeshConfig(), remat="none"):  # noqa: B008
+def means(kind, mesh=ONE, remat="none"):
     """(loss, gradient on the host) of one packed batch, both divided by the weight."""
     made, objective, tx = parts(kind, mesh, remat=remat)
     weights = jax.device_put(start(), state_shardings(objective, tx, made).weights)
