@@ -170,7 +170,7 @@ class ComputeConfig:
     loss_chunk_tokens: Count
     """The loss is computed for so many tokens at a time, over all rows of a device group. Fewer tokens need less memory
     for logits."""
-    quantise: Quantise = "none"
+    quantise: Quantise = dataclasses.field(default="none", metadata={LATER: True})
     """Round both operands of the layers' matrix products, in the forward pass and for the gradient of the activations.
     TPUs up to v6e multiply int8 faster than bfloat16, TPU7x float8. docs/TPU.md has figures of both."""
     splash: SplashConfig = SplashConfig()

@@ -4,7 +4,7 @@ As in SwitchBack (Wortsman et al. 2023, arXiv 2304.13013, algorithm 1): the forw
 are products of rounded numbers; the gradient of the weight sums over tokens, loses most by rounding, and stays in the
 compute dtype. Activations and their gradients have a scale for each token. A weight has one for each output [our
 choice; the paper has one for the whole matrix], which its gradient of the input takes into the activations before they
-are rounded. So one rounded weight serves both passes, and it is made once a step, before the layers run.
+are rounded. So one rounded weight serves both passes, and it is made once for each micro-batch, before the layers run.
 
 Master weights, their gradients and the optimiser do not know of it. The embedding and the head are not rounded.
 """
