@@ -10,10 +10,13 @@ import json
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import plan_world as world
 import pytest
 
+from tigerjax.command.arguments import override
+from tigerjax.command.options import ConfigFile
 from tigerjax.config import RunConfig
 from tigerjax.errors import ConfigError
 from tigerjax.plan import flags, ranking, topology
@@ -35,7 +38,7 @@ with open("LOG", "a") as log:
     log.write(" ".join(words) + "\\n")
 flags = dict(word.split("=") for word in given.get("--libtpu-flags", []))
 blocks = lambda name, default: int(given.get("--compute.splash." + name, [default])[0])
-fused = given.get("--compute.splash.fused-backward") == ["True"]
+fused = given.get("--compute.splash.fused-backward") == []
 peak = 50.0 + (MEMORY if fused else 0)
 static = 10.0 - (1.0 if given.get("--compute.loss-chunk-tokens") == ["8192"] else 0)
 static -= {"61440": 0.5, "49152": 0.0, "32768": -0.5, "16384": -1}[flags.get("xla_tpu_scoped_vmem_limit_kib", "49152")]
@@ -191,3 +194,14 @@ def test_flags_of_the_command_line_are_those_of_every_trial_and_what_is_none_is_
     with pytest.raises(ConfigError, match="--libtpu-flags 'xla_a' must be name=value"):
         flags.given(["xla_a"])
     assert flags.line({"xla_a": "1", "xla_b": "true"}) == "LIBTPU_INIT_ARGS='--xla_a=1 --xla_b=true'"
+
+
+def test_the_overrides_of_blocks_make_their_config_on_the_command_line():
+    """`--compute.splash.fused-backward True` was refused, since a switch takes no value."""
+    had = world.config()
+    splash = dataclasses.replace(had.compute.splash, block_q=128, fused_backward=True)
+    fused = dataclasses.replace(had, compute=dataclasses.replace(had.compute, splash=splash))
+    for base, want, switch in ((had, fused, "fused-backward"), (fused, had, "no-fused-backward")):
+        words = Trial(want, 1, 0.0, 0.0).overrides(base)
+        assert f"--compute.splash.{switch}" in words and len(words) == 3
+        assert override(ConfigFile(Path(world.__file__), words, "tigerjax plan")) == want

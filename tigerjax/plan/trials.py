@@ -51,7 +51,7 @@ class Trial(NamedTuple):
         """The options that turn `base` into this config on the command line."""
         had, want = (dict(line.split(" = ", 1) for line in config_lib.dump(c)) for c in (base, self.config))
         changed = sorted(k for k in want if want[k] != had[k])
-        return [word for k in changed for word in (f"--{k.replace('_', '-')}", want[k].strip("'"))]
+        return [word for k in changed for word in _option(k.replace("_", "-"), want[k])]
 
 
 class Result(NamedTuple):
@@ -107,6 +107,14 @@ class Trials:
             figures = make()
             manifest.write_json(path, figures)
         return figures
+
+
+def _option(name: str, value: str) -> tuple[str, ...]:
+    """The words that give a field its value; a switch takes none."""
+    if value in ("True", "False"):
+        stem, dot, last = name.rpartition(".")
+        return (f"--{name}" if value == "True" else f"--{stem}{dot}no-{last}",)
+    return f"--{name}", value.strip("'")
 
 
 def key(config: RunConfig, topology: Topology, given: dict[str, str] | None = None) -> str:
