@@ -84,8 +84,16 @@ final() {
   esac
 }
 
-# libtpu_flags GENERATION: prints its flags of tigerjax/plan/libtpu_flags/ on one line.
+# libtpu_flags GENERATION: prints LIBTPU_INIT_ARGS of the environment, such as a line of `tigerjax plan --search`; without
+# it the generation's flags of tigerjax/plan/libtpu_flags/ on one line.
 libtpu_flags() {
+  if [ -n "${LIBTPU_INIT_ARGS:-}" ]; then
+    local flag='--[a-z0-9_]+=[A-Za-z0-9_.,:/+-]+'
+    form "$flag( +$flag)*" "flags of libtpu, such as --xla_tpu_scoped_vmem_limit_kib=32768" LIBTPU_INIT_ARGS
+    say "the libtpu flags are those of LIBTPU_INIT_ARGS, not those of tigerjax/plan/libtpu_flags/$1.txt"
+    printf '%s' "$LIBTPU_INIT_ARGS"
+    return
+  fi
   local file=$root/tigerjax/plan/libtpu_flags/$1.txt
   [ -f "$file" ] || refuse "no flags for TPU generation $1; there are: $(cd "$root/tigerjax/plan/libtpu_flags" && echo *.txt)"
   sed 's/#.*//' "$file" | xargs

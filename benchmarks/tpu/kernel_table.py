@@ -9,9 +9,9 @@ as work, and the products of the forward pass and of both backward kernels.
 
 import argparse
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from tpu_table import write
+from tpu_table import square, write
 
 from tigerjax.config import SplashConfig
 from tigerjax.plan import flags, kernels, topology
@@ -25,12 +25,6 @@ class Row(NamedTuple):
     rows: int
     length: int
     blocks: SplashConfig = SplashConfig()
-
-
-def square(block: int, *, fused: bool) -> SplashConfig:
-    names = [name for name in SplashConfig().blocks() if not fused or not name.endswith("_dq")]
-    sizes: dict[str, Any] = dict.fromkeys(names, block)
-    return SplashConfig(**sizes, fused_backward=fused)
 
 
 ROWS = (

@@ -1,10 +1,11 @@
-"""Llama-2 steps compiled for described TPU slices: memory and static time beside MaxText's at its published settings.
+"""Llama-2 steps compiled for described TPU slices: memory and static time beside MaxText's at its published settings,
+and the least time of a step beside what others have published of real ones.
 
     python benchmarks/tpu/tpu_table.py --out runs/tpu_table         each row in a process; finished rows are read
     python benchmarks/tpu/tpu_table.py --out runs/tpu_table --only 70b_v5p64_2rows --again
     python benchmarks/tpu/tpu_table.py --out runs/tpu_table --vocab 60928
     python benchmarks/tpu/tpu_table.py --out runs/vmem48 --flag xla_tpu_scoped_vmem_limit_kib=49152
-    python benchmarks/tpu/tpu_table.py --out runs/tpu_table --write      the table of docs/TPU.md from the files
+    python benchmarks/tpu/tpu_table.py --out runs/tpu_table --write      tables of docs/TPU.md, of whole sets of rows
 
 float32 weights and Adam, bfloat16 compute, splash attention, L = 4096 unless the row says otherwise. Every row is the
 step that `tigerjax train` runs, compiled by libtpu with the flags of tigerjax/plan/libtpu_flags/. No TPU is needed. A
@@ -29,6 +30,7 @@ from tigerjax.config import (
     DataConfig,
     MeshConfig,
     PipelineConfig,
+    Quantise,
     Remat,
     RunConfig,
     SplashConfig,
@@ -45,19 +47,32 @@ MODELS = {
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Row:
-    """One case, and what MaxText's step takes in it: peak GB per chip and static seconds."""
+    """One case, and what others reach in it."""
 
     model: str
     topology: str
     rows: int
-    """Of a chip."""
+    """Of a device."""
     remat: Remat
-    peak_gb: float
-    static_s: float
+    peak_gb: float | None = None
+    static_s: float | None = None
+    """What MaxText's step takes: peak GB of a device, and static seconds."""
+    published: tuple[int, float] | None = None
+    """Tokens a second and chip, and MFU, that others measured on such chips (docs/TPU.md names them)."""
+    micro_batches: int = 1
+    quantise: Quantise = "none"
+    splash: SplashConfig = dataclasses.field(default_factory=SplashConfig)
     fsdp: int
     seq_len: int = 4096
     stage: int = 1
     pipeline: PipelineConfig = dataclasses.field(default_factory=PipelineConfig)
+
+
+def square(block: int, *, fused: bool, multiplied: int | None = None) -> SplashConfig:
+    """Blocks of so many queries and keys in every kernel, of whose keys `multiplied` are multiplied at one time."""
+    names = [name for name in SplashConfig().blocks() if not fused or not name.endswith("_dq")]
+    sizes: dict[str, Any] = {name: multiplied or block if name.endswith("_compute") else block for name in names}
+    return SplashConfig(**sizes, fused_backward=fused)
 
 
 ROWS = {
@@ -87,6 +102,44 @@ ROWS = {
     "70b_v5e256_2048": Row(
         model="70b", topology="v5e:16x16", fsdp=256, rows=2, remat="full", seq_len=2048, peak_gb=16.0, static_s=14.13
     ),
+    "70b_v5p64_2x1rows": Row(
+        model="70b",
+        topology="v5p:4x4x4",
+        fsdp=64,
+        rows=2,
+        micro_batches=2,
+        remat="save_dots",
+        splash=square(1024, fused=True),
+        published=(692, 0.654),
+    ),
+    "70b_v5p64_2rows_int8": Row(
+        model="70b",
+        topology="v5p:4x4x4",
+        fsdp=64,
+        rows=2,
+        remat="save_qkv",
+        quantise="int8",
+        published=(692, 0.654),
+    ),
+    "70b_v6e256_1row": Row(
+        model="70b",
+        topology="v6e:16x16",
+        fsdp=256,
+        rows=1,
+        remat="save_qkv",
+        splash=square(1024, fused=True, multiplied=512),
+        published=(905, 0.438),
+    ),
+    "70b_tpu7x64_8192": Row(
+        model="70b",
+        topology="tpu7x:4x4x4",
+        fsdp=128,
+        rows=2,
+        seq_len=8192,
+        remat="save_qkv",
+        splash=square(2048, fused=True, multiplied=512),
+        published=(2687, 0.523),
+    ),
 }
 
 
@@ -97,11 +150,14 @@ def config(row: Row, vocab: int) -> RunConfig:
         model=MODELS[row.model][vocab],
         compute=ComputeConfig(
             attention="splash", remat=row.remat, dtype="bfloat16", loss_chunk_tokens=batch_rows * row.seq_len // 8,
-            splash=SplashConfig(),
+            splash=row.splash, quantise=row.quantise,
         ),
         mesh=MeshConfig(fsdp=row.fsdp, stage=row.stage),
         pipeline=row.pipeline,
-        optim=presets.adamw(peak_lr=1e-4, warmup_steps=10, total_steps=1000, weight_decay=0.1),
+        optim=presets.adamw(
+            peak_lr=1e-4, warmup_steps=10, total_steps=1000, weight_decay=0.1,
+            gradient_accumulation_steps=row.micro_batches,
+        ),
         data=DataConfig(mixture="none", modules=(), tokenizer="none", cache_dir="none", seq_len=row.seq_len),
         checkpoint=CheckpointConfig(every_steps=100, keep=1),
         global_batch_size=batch_rows,
@@ -128,26 +184,35 @@ HEAD = (
     "row", "vocabulary", "remat", "peak GB", "static s", "MFU at most", "MaxText GB", "MaxText s", "CPU s / 2",
     "RSS GB",
 )  # fmt: skip
+PUBLISHED_HEAD = (
+    "row", "vocabulary", "remat", "peak GB", "static s", "attention s", "not hidden s", "step s", "MFU at most",
+    "tokens/s/chip at most", "published MFU", "published tokens/s/chip", "CPU s / 2", "RSS GB",
+)  # fmt: skip
+TABLES = {
+    "tpu_table": (HEAD, [name for name, row in ROWS.items() if row.published is None]),
+    "tpu_published": (PUBLISHED_HEAD, [name for name, row in ROWS.items() if row.published is not None]),
+}
+"""Of docs/TPU.md: the comment around each, its head and its rows."""
 
 
 def cells(name: str, shown: dict[str, Any]) -> list[str]:
     row = ROWS[name]
-    static, mfu = f"{shown['static_step_s']:.2f}", f"{shown['mfu_bound']:.1%}"
-    return [
-        name,
-        f"{shown['vocab']:,}",
-        shown["remat"],
-        f"{shown['peak_gb']:.1f}",
-        *((static, mfu) if shown["fits"] else ("does not fit", "")),
-        f"{row.peak_gb:.1f}",
-        f"{row.static_s:.2f}",
-        f"{shown['process_cpu_s'] / 2:.0f}",
-        f"{shown['process_rss_gb']:.1f}",
-    ]
+    begin = [name, f"{shown['vocab']:,}", shown["remat"], f"{shown['peak_gb']:.1f}"]
+    end = [f"{shown['process_cpu_s'] / 2:.0f}", f"{shown['process_rss_gb']:.1f}"]
+    mfu = f"{shown['mfu_bound']:.1%}" if shown["fits"] else ""
+    if row.published is None:
+        static = f"{shown['static_step_s']:.2f}" if shown["fits"] else "does not fit"
+        return [*begin, static, mfu, f"{row.peak_gb:.1f}", f"{row.static_s:.2f}", *end]
+    times = ["does not fit", "", "", ""]
+    if shown["fits"]:
+        times = [f"{shown[n]:.2f}" for n in ("static_step_s", "attention_s", "exposed_comm_s", "step_s")]
+    rate, share = row.published
+    tokens = f"{shown['tokens_per_s_per_chip']:,.0f}" if shown["fits"] else ""
+    return [*begin, *times, mfu, tokens, f"{share:.1%}", f"{rate:,}", *end]
 
 
 def line(cells: Sequence[str]) -> str:
-    return f"{cells[0]:20} {cells[1]:10} {cells[2]:14} " + " ".join(f"{text:>11}" for text in cells[3:])
+    return f"{cells[0]:22} {cells[1]:10} {cells[2]:14} " + " ".join(f"{text:>11}" for text in cells[3:])
 
 
 def write(doc: Path, mark: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -179,8 +244,7 @@ def main() -> None:
         )
         return
     a.out.mkdir(parents=True, exist_ok=True)
-    print(line(HEAD), flush=True)
-    rows = []
+    rows: dict[str, list[list[str]]] = {name: [] for name in ROWS}
     for name in a.only:
         for vocab in a.vocab:
             path = a.out / f"{name}_{vocab}.json"
@@ -192,10 +256,13 @@ def main() -> None:
                     print(f"{name} {vocab} failed: {done.stderr.strip()[-500:]}", flush=True)
                     continue
             if path.is_file():
-                rows.append(cells(name, json.loads(path.read_text(encoding="utf-8"))))
-                print(line(rows[-1]), flush=True)
-    if a.write:
-        write(DOC, "tpu_table", HEAD, rows)
+                rows[name].append(cells(name, json.loads(path.read_text(encoding="utf-8"))))
+                print(line(rows[name][-1]), flush=True)
+    for mark, (head, names) in TABLES.items() if a.write else ():
+        if lacking := [name for name in names if not rows[name]]:
+            print(f"{mark} stays as it is: {', '.join(lacking)} have no file in {a.out}")
+        else:
+            write(DOC, mark, head, [cells for name in names for cells in rows[name]])
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@
 # SERVICE_ACCOUNT (default)     of Kubernetes, allowed to read the bucket
 # START_S    (1800)             in which the model must have been read and compiled
 # DRAIN_S    (60)               in which running answers may end before the server is stopped
+# LIBTPU_INIT_ARGS (tigerjax/plan/libtpu_flags/)  libtpu flags in place of those of the generation
 set -euo pipefail
 takes=MODEL
 # shellcheck source=launch/settings.sh

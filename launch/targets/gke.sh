@@ -10,6 +10,7 @@
 # SERVICE_ACCOUNT (default)     of Kubernetes, allowed to read and write the bucket
 # GRACE_S    (300)              between SIGTERM and SIGKILL: three steps and a checkpoint must fit
 # RESTARTS   (100)
+# LIBTPU_INIT_ARGS (tigerjax/plan/libtpu_flags/)  libtpu flags in place of those of the generation
 set -euo pipefail
 # shellcheck source=launch/settings.sh
 source "$(dirname "${BASH_SOURCE[0]}")/../settings.sh" "$@"

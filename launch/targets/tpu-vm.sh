@@ -12,6 +12,7 @@
 # RESTARTS  (100)              starts after a preemption or a lost host
 # POLL_S    (30)               between two looks at the queue
 # KEEP      (false)            true: the VMs are not deleted when the run has ended, and go on to cost
+# LIBTPU_INIT_ARGS (tigerjax/plan/libtpu_flags/)  libtpu flags in place of those of the generation
 set -euo pipefail
 # shellcheck source=launch/settings.sh
 source "$(dirname "${BASH_SOURCE[0]}")/../settings.sh" "$@"

@@ -6,6 +6,7 @@
 # IMAGE                         built from launch/Dockerfile
 # BUCKET                        with a hierarchical namespace; the image mounts it at /gcs
 # JOB_NAME  (tigerjax-CONFIG)   SLICES (1)   RESTARTS (100)   GRACE_S (300)   PRIORITY (medium)
+# LIBTPU_INIT_ARGS (tigerjax/plan/libtpu_flags/)  libtpu flags in place of those of the generation
 set -euo pipefail
 # shellcheck source=launch/settings.sh
 source "$(dirname "${BASH_SOURCE[0]}")/../settings.sh" "$@"

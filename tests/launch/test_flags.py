@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from test_targets import CONFIG, SETTINGS, launch
 
 from tigerjax.errors import ConfigError
 from tigerjax.plan import flags, topology
@@ -49,3 +50,15 @@ def test_a_line_that_is_no_flag_is_refused_with_its_number(tmp_path):
     assert flags.read(path) == {"xla_a": "true"}
     with pytest.raises(ConfigError, match="do not exist"):
         flags.read(tmp_path / "other.txt")
+
+
+@pytest.mark.parametrize("target", ["tpu-vm", "gke", "gke-serve", "xpk"])
+def test_libtpu_flags_of_the_environment_take_the_place_of_the_files(target):
+    given = "--xla_tpu_scoped_vmem_limit_kib=61440 --xla_tpu_other=true"
+    settings = SETTINGS | ({"TPU": "v5p:2x2x1"} if target == "gke-serve" else {})
+    done = launch(target, CONFIG, "--dry-run", LIBTPU_INIT_ARGS=given, **settings)
+    assert done.returncode == 0, done.stderr
+    shown = done.stdout.replace("\\", "")
+    assert given in shown and "sparse_core" not in shown and "those of LIBTPU_INIT_ARGS, not" in done.stderr
+    done = launch(target, CONFIG, "--dry-run", **settings)
+    assert "sparse_core" in done.stdout and "LIBTPU_INIT_ARGS, not" not in done.stderr

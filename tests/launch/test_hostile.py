@@ -21,6 +21,8 @@ NAMED = {
     "slurm": "NODES GPUS_PER_NODE TIME PARTITION ACCOUNT JOB_NAME".split(),
     "local-processes": "PROCESSES DEVICES RESTARTS PORT".split(),
 }
+for cloud in ("gke", "gke-serve", "xpk", "tpu-vm"):
+    NAMED[cloud].append("LIBTPU_INIT_ARGS")
 """The settings with a form, by target. Those without one are SETUP of slurm, and TIGERJAX and LOGS, which are paths."""
 
 
@@ -42,6 +44,7 @@ def test_a_setting_that_has_a_form_is_refused_in_one_line_where_it_differs(targe
     for name in NAMED[target]:
         for value in hostile(tmp_path / "ran")[:3]:
             size = {"NODES": "8"} if target == "slurm" else {"PROCESSES": "8", "DEVICES": "8"}
+            size |= {"TPU": "v5p:2x2x1"} if target == "gke-serve" else {}
             done = launch(target, CONFIG, "--dry-run", **(SETTINGS | size | {name: value}))
             assert done.returncode == 2 and done.stdout == "", (name, value, done)
             assert re.fullmatch(rf"launch/run\.sh {target}: {name}=[ -~]* is not [ -~]+\n", done.stderr), done.stderr

@@ -16,7 +16,8 @@ from tigerjax.config import RunConfig, dump
 from tigerjax.errors import ConfigError
 from tigerjax.files import paths
 from tigerjax.plan import ranking, topology
-from tigerjax.plan.search import Result, Trial, enumerate_candidates, implied, key, least_memory, search
+from tigerjax.plan.search import enumerate_candidates, implied, least_memory, search
+from tigerjax.plan.trials import Result, Trial, Trials, key
 
 FOUR = topology.parse("v5p:2x2x1")
 CUBE = topology.parse("v5p:4x4x4")
@@ -35,7 +36,8 @@ fits = remat == "full" or remat == "save_attention" or remat.startswith("offload
 rate = 1000.0 / tensor + 10.0 * (remat == "save_attention") - 500.0 * remat.startswith("offload")
 figures = {"fits": fits, "peak_gb": 1.0}
 if fits:
-    figures |= {"tokens_per_s_per_chip": rate, "mfu_bound": 0.5, "step_s": 1.0}
+    figures |= {"tokens_per_s_per_chip": rate, "mfu_bound": 0.5, "step_s": 1.0, "static_step_s": 0.9}
+    figures["attention_s"] = 0.1
 open(given["--json"], "w").write(json.dumps(figures))
 """
 
@@ -58,8 +60,12 @@ def runs(tmp_path) -> list[str]:
     return log.read_text(encoding="utf-8").splitlines() if log.is_file() else []
 
 
+def trials(command, work, budget_s=600.0) -> Trials:
+    return Trials(base=base(), topology=FOUR, command=command, work=work, limit_s=max(60.0, 2 * budget_s))
+
+
 def go(command, tmp_path, budget_s=600.0) -> list[Result]:
-    return search(base(), FOUR, command=command, work=tmp_path / "w", budget_s=budget_s, echo=lambda text: None)
+    return search(trials(command, tmp_path / "w", budget_s), budget_s=budget_s, echo=lambda text: None)
 
 
 def test_every_candidate_keeps_the_batch_and_fills_the_slice():
@@ -156,9 +162,8 @@ def test_a_longer_search_tries_again_what_a_shorter_one_had_no_time_to_compile(c
 
 def test_a_search_in_a_bucket_goes_on_and_what_the_bucket_refuses_is_no_result(command, tmp_path, cloud):
     def go_on():
-        return search(
-            base(), FOUR, command=command, work=paths.of("gs://bucket/plans"), budget_s=600.0, echo=lambda text: None
-        )
+        where = trials(command, paths.of("gs://bucket/plans"))
+        return search(where, budget_s=600.0, echo=lambda text: None)
 
     cloud.refuse = lambda method, name: 403 if method == "POST" else None
     with pytest.raises(OSError, match="Forbidden"):
@@ -177,6 +182,7 @@ def test_a_result_belongs_to_its_config_and_slice():
     assert key(run, FOUR) == key(dataclasses.replace(run, name="other_name"), FOUR)
     assert len({key(run, FOUR), key(run, CUBE), key(dataclasses.replace(run, global_batch_size=16), FOUR)}) == 3
     assert key(run, FOUR) != key(run, topology.parse("v5p:2x2x1", slices=2))
+    assert key(run, FOUR) != key(run, FOUR, {"xla_tpu_scoped_vmem_limit_kib": "1024"})
 
 
 def test_the_ranking_prints_the_override_line_and_writes_it(command, tmp_path, capsys, monkeypatch):

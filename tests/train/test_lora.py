@@ -23,7 +23,7 @@ from tigerjax.mesh import run_mesh
 from tigerjax.model import adapters
 from tigerjax.model.layers import init
 from tigerjax.model.llama.face import FAMILY
-from tigerjax.model.weights import get, paths, put
+from tigerjax.model.weights import MATRIX_INPUTS, MATRIX_PATHS, get, paths, put
 from tigerjax.train.loop import train
 from tigerjax.train.objective import in_layer_order, token_objective
 from tigerjax.train.optim import make_optimizer
@@ -173,10 +173,10 @@ def test_a_checkpoint_holds_the_adapters_alone_and_is_read_merged(base, trained)
     assert set(paths(open_arrays(folder / "checkpoints/4"))) == set(adapters.paths(LORA))
     model, stored = load_model(folder), open_whole(folder)
     assert model.tokenizer_sha256 == "one" and set(paths(model.weights)) == set(paths(base_weights()))
-    for name, path in adapters.PATHS.items():
+    for name, path in MATRIX_PATHS.items():
         w, own = get(base_weights(), path).astype(np.float64), open_arrays(folder / "checkpoints/4")
         a, b = (get(own, path + end)[:].astype(np.float64) for end in (adapters.A, adapters.B))
-        n = adapters.INPUTS[name]
+        n = MATRIX_INPUTS[name]
         added = np.stack([np.tensordot(a[layer], b[layer], 1) for layer in range(4)]) * 7 / 3
         assert added.shape == w.shape and np.abs(added).max() > 1e-3 and n == a.ndim - 2
         np.testing.assert_allclose(get(model.weights, path), w + added, atol=1e-6)

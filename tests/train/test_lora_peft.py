@@ -18,7 +18,7 @@ from tigerjax.data.rows import make_batch, make_row
 from tigerjax.mesh import run_mesh
 from tigerjax.model import adapters
 from tigerjax.model.llama.face import FAMILY
-from tigerjax.model.weights import get
+from tigerjax.model.weights import MATRIX_PATHS, get
 from tigerjax.train.loop import train
 from tigerjax.train.objective import token_objective
 from tigerjax.train.optim import make_optimizer
@@ -75,7 +75,7 @@ def wrapped(theirs, config, lora):
         token_objective(config, mesh), make_optimizer(config.optim), mesh, base_weights(), seed=config.seed
     )
     left = dict(model.named_parameters())
-    for target, path in adapters.PATHS.items():
+    for target, path in MATRIX_PATHS.items():
         a = np.asarray(get(state.weights, path + adapters.A))
         for layer in range(MODEL["num_layers"]):
             room = "mlp" if target in ("gate", "up", "down") else "self_attn"

@@ -25,7 +25,7 @@ from tigerjax.files import manifest
 from tigerjax.files import paths as places
 from tigerjax.model import adapters, families
 from tigerjax.model.selection import VOCABULARY_AXIS, Selection
-from tigerjax.model.weights import get, leaves, nested, put
+from tigerjax.model.weights import MATRIX_INPUTS, MATRIX_PATHS, get, leaves, nested, put
 
 BASE = "base"
 FORMS: dict[str, Any] = {
@@ -183,9 +183,9 @@ def completed(path: Path, meta: dict[str, Any], own: dict[str, Any], read: Calla
                 array = _like(array, Extended(get(whole, name), array, first=first, axis=VOCABULARY_AXIS[name]))
             put(whole, name, array)
     for target in lora.targets if lora.rank else ():
-        name = adapters.PATHS[target]
+        name = MATRIX_PATHS[target]
         a, b = get(own, name + adapters.A), get(own, name + adapters.B)
-        merged = Adapted(get(whole, name), a, b, scale=lora.scale, inputs=adapters.INPUTS[target])
+        merged = Adapted(get(whole, name), a, b, scale=lora.scale, inputs=MATRIX_INPUTS[target])
         put(whole, name, _like(a, merged))
     return whole
 

@@ -13,6 +13,7 @@ from tigerjax.command.progress import show_elapsed
 from tigerjax.config import PreferenceConfig, ReferencedConfig, RlConfig, RunConfig
 from tigerjax.config.ranges import Count, CountOrZero, PositiveFactor, Range
 from tigerjax.errors import ConfigError
+from tigerjax.plan import flags
 from tigerjax.plan.topology import Topology, parse, set_compiler_environment
 from tigerjax.terminal import show, tell
 
@@ -34,9 +35,9 @@ class Slices:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SearchOptions:
-    """Whether meshes are searched, and for how long."""
+    """Whether meshes are searched, and what goes on from the fastest, and for how long."""
 
-    search: bool = False  # Try meshes, remat policies and batch splits
+    search: bool = False  # Try meshes, remat policies and batch splits, then blocks, loss chunks and libtpu flags
     budget_minutes: PositiveFactor = 60.0  # The search ends after so long
     work: Path | None = None  # Folder of the search's results
 
@@ -46,6 +47,7 @@ def plan(
     at: Annotated[Slices, FLAT],
     tokens: Annotated[float, Range(1, 1e18)] | None = None,
     answers: CountOrZero = 0,
+    libtpu_flags: tuple[str, ...] = (),
     searching: Annotated[SearchOptions, FLAT] = SearchOptions(),  # frozen
     json: Path | None = None,
 ) -> None:
@@ -54,12 +56,13 @@ def plan(
     It compiles the step for the slice, which needs no TPU, and the attention kernels once more, alone: their time is
     counted in the schedules that the compiler makes of them.
 
-    --search tries many meshes, remat policies and batch splits, and prints the overrides of the fastest. The same
-    command continues an interrupted search, from the results in --work.
+    --search tries many meshes, remat policies and batch splits for half of its time. From the fastest it goes on to
+    kernel blocks, chunks of the loss and libtpu flags, one at a time, and prints the overrides and flags of the best.
+    The same command continues an interrupted search, from the results in --work.
 
     Example: tigerjax plan configs/llama2_7b.py --topology v5p:4x4x4 --tokens 300e9
     """
-    run, place = override(config), at.parsed()
+    run, place, options = override(config), at.parsed(), flags.given(libtpu_flags)
     set_compiler_environment()
     if searching.search:
         from tigerjax.plan.ranking import rank
@@ -67,7 +70,8 @@ def plan(
         if answers or isinstance(run.objective, PreferenceConfig | RlConfig):
             raise ConfigError("--search ranks the token loss; plan another objective with overrides instead")
         folder, budget_s = searching.work or Path("runs/plan") / run.name, 60 * searching.budget_minutes
-        save(rank(run, config.path, place, words=config.overrides, work=folder, budget_s=budget_s), json)
+        words = config.overrides
+        save(rank(run, config.path, place, words=words, work=folder, budget_s=budget_s, given=options), json)
         return
     from tigerjax.plan import figures
     from tigerjax.plan.compile import compile_for, train_step
@@ -81,7 +85,8 @@ def plan(
         tell(f"tigerjax: note: the sampler's weights and cache{beside} beside the step are not counted")
     tell(f"compiling the step of {run.name} for {at.topology}: minutes for a large model")
     with show_elapsed("compiling"):
-        compiled = compile_for(run, place, step_of=_reward_step(answers) if answers else train_step)
+        step_of = _reward_step(answers) if answers else train_step
+        compiled = compile_for(run, place, step_of=step_of, options=flags.of(place) | options)
     shown = figures.figures(run, place, compiled)
     if tokens:
         shown |= figures.duration(shown, tokens)

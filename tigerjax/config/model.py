@@ -21,6 +21,7 @@ Remat = Literal[
     "offload_residual",
 ]
 Dtype = Literal["float32", "bfloat16"]
+Quantise = Literal["none", "int8", "fp8"]
 
 # The limits are at least 50 times the largest published Llama's [our choice], so that what a broken file asks for is
 # refused before memory is taken for it.
@@ -169,6 +170,9 @@ class ComputeConfig:
     loss_chunk_tokens: Count
     """The loss is computed for so many tokens at a time, over all rows of a device group. Fewer tokens need less memory
     for logits."""
+    quantise: Quantise = dataclasses.field(default="none", metadata={LATER: True})
+    """Round both operands of the layers' matrix products, in the forward pass and for the gradient of the activations.
+    TPUs up to v6e multiply int8 faster than bfloat16, TPU7x float8. docs/TPU.md has figures of both."""
     splash: SplashConfig = SplashConfig()
     """Block sizes of the splash kernel. Only attention splash reads them."""
 

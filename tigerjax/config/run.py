@@ -215,6 +215,11 @@ class RunConfig:
                 f"lora.rank={rank} is more than model.model_dim={size}, so the adapters would be larger than their"
                 " matrices; lower lora.rank, or train all weights"
             )
+        if self.compute.quantise != "none" and (held := self.weights.frozen_dtype) in ("int8", "int4"):
+            raise ConfigError(
+                f"compute.quantise={self.compute.quantise} rounds matrices that weights.frozen_dtype={held} has rounded"
+                " before; set weights.frozen_dtype=bfloat16, or compute.quantise=none"
+            )
         self._check_length()
         self._check_start()
         self._check_phases()

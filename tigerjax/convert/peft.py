@@ -24,7 +24,7 @@ from tigerjax.convert.tensors import Safetensors
 from tigerjax.errors import ConfigError, DataError
 from tigerjax.files import manifest
 from tigerjax.model import adapters, families
-from tigerjax.model.weights import TensorRow, get, paths
+from tigerjax.model.weights import MATRIX_PATHS, TensorRow, get, paths
 
 STAGE = "adapter"
 
@@ -87,7 +87,7 @@ def _settings(
         "lora_alpha": lora.alpha,
         "use_rslora": lora.rank_stabilised,
         "lora_dropout": 0.0,
-        "target_modules": sorted(_module(spec[adapters.PATHS[name]]) for name in lora.targets),
+        "target_modules": sorted(_module(spec[MATRIX_PATHS[name]]) for name in lora.targets),
         "modules_to_save": sorted({_module(row) for row in whole}) or None,
         "bias": "none",
         "fan_in_fan_out": False,
@@ -105,7 +105,7 @@ def _tensors(
 ) -> Iterator[tuple[str, np.ndarray]]:
     lora, config = lora_of(meta), model.config
     for target in lora.targets:
-        path = adapters.PATHS[target]
+        path = MATRIX_PATHS[target]
         for layer, name in enumerate(spec[path].names(config)):
             module = reading.PREFIX + name.removesuffix(".weight")
             a, b = (get(own, path + end)[layer] for end in (adapters.A, adapters.B))

@@ -22,13 +22,6 @@ from tigerjax.model.layers import weight
 
 A, B = "_lora_a", "_lora_b"
 """Ends of the names of an adapter's two weights, which stand beside their matrix."""
-PATHS = {
-    **{name: f"layers/attn/{name}" for name in ("q", "k", "v", "o")},
-    **{name: f"layers/mlp/{name}" for name in ("gate", "up", "down")},
-}
-"""The path of each matrix that can have an adapter, by the name that `LoraConfig.targets` gives it."""
-INPUTS = {name: 2 if name == "o" else 1 for name in PATHS}
-"""How many of the first axes of a matrix, the layer axis apart, are those of its input."""
 
 
 def add_product(
@@ -42,7 +35,7 @@ def add_product(
     lora: LoraConfig = fields.lora
     if not lora.adapts(name):
         return y
-    n = INPUTS[name]
+    n = weights.MATRIX_INPUTS[name]
     a = weight(module, name + A, (*shape[:n], lora.rank), (*axes[:n], "rank"), _uniform)
     b = weight(module, name + B, (lora.rank, *shape[n:]), ("rank", *axes[n:]), nn.initializers.zeros)
     a, b = (_gathered(w.astype(x.dtype), of) for w, of in ((a, (*axes[:n], "rank")), (b, ("rank", *axes[n:]))))
@@ -65,7 +58,7 @@ def _uniform(key: jax.Array, shape: tuple[int, ...], dtype: DTypeLike = jnp.floa
 
 def paths(lora: LoraConfig) -> list[str]:
     """The paths of all weights of the adapters."""
-    return [PATHS[name] + end for name in lora.targets for end in (A, B)] if lora.rank else []
+    return [weights.MATRIX_PATHS[name] + end for name in lora.targets for end in (A, B)] if lora.rank else []
 
 
 def delta(a: Any, b: Any, scale: float, inputs: int) -> np.ndarray:
@@ -90,7 +83,7 @@ def merged(tree: Any, lora: LoraConfig) -> dict[str, Any]:
     It is computed in float32 and given in the type of the matrix."""
     out = without(tree, lora)
     for name in lora.targets if lora.rank else ():
-        w, a, b = (weights.get(tree, PATHS[name] + end) for end in ("", A, B))
+        w, a, b = (weights.get(tree, weights.MATRIX_PATHS[name] + end) for end in ("", A, B))
         added = jax.vmap(lambda a, b: lora.scale * jnp.tensordot(a, b, 1))(a, b)
-        weights.put(out, PATHS[name], (w.astype(jnp.float32) + added).astype(w.dtype))
+        weights.put(out, weights.MATRIX_PATHS[name], (w.astype(jnp.float32) + added).astype(w.dtype))
     return out

@@ -15,11 +15,10 @@ from typing import Any
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
 from tigerjax.config import ComputeConfig, LoraConfig, ModelConfig
-from tigerjax.model import attention, products, stack
+from tigerjax.model import attention, low_precision, products, stack
 from tigerjax.model import rope as rotary
 from tigerjax.model.adapters import add_product
 from tigerjax.model.layers import (
@@ -54,9 +53,9 @@ class Attention(nn.Module):
         wv_DKH = matrix(self, "v", (D, K, H), kv_heads, dtype)
         wo_NHD = matrix(self, "o", (N, H, D), joined, dtype)
 
-        q_BTNH = jnp.einsum("BTD,DNH->BTNH", products.apart(x_BTD), wq_DNH)
-        k_BTKH = jnp.einsum("BTD,DKH->BTKH", products.apart(x_BTD), wk_DKH)
-        v_BTKH = jnp.einsum("BTD,DKH->BTKH", products.apart(x_BTD), wv_DKH)
+        q_BTNH = products.times("BTD,DNH->BTNH", products.apart(x_BTD), wq_DNH)
+        k_BTKH = products.times("BTD,DKH->BTKH", products.apart(x_BTD), wk_DKH)
+        v_BTKH = products.times("BTD,DKH->BTKH", products.apart(x_BTD), wv_DKH)
         q_BTNH = add_product(self, "q", q_BTNH, x_BTD, (D, N, H), heads)
         k_BTKH = add_product(self, "k", k_BTKH, x_BTD, (D, K, H), kv_heads)
         v_BTKH = add_product(self, "v", v_BTKH, x_BTD, (D, K, H), kv_heads)
@@ -91,8 +90,10 @@ class MLP(nn.Module):
         gate_DF = matrix(self, "gate", (D, F), wide, dtype)
         up_DF = matrix(self, "up", (D, F), wide, dtype)
         down_FD = matrix(self, "down", (F, D), narrow, dtype)
-        gate_BTF = add_product(self, "gate", products.apart(x_BTD) @ gate_DF, x_BTD, (D, F), wide)
-        up_BTF = add_product(self, "up", products.apart(x_BTD) @ up_DF, x_BTD, (D, F), wide)
+        gate_BTF = products.times("BTD,DF->BTF", products.apart(x_BTD), gate_DF)
+        up_BTF = products.times("BTD,DF->BTF", products.apart(x_BTD), up_DF)
+        gate_BTF = add_product(self, "gate", gate_BTF, x_BTD, (D, F), wide)
+        up_BTF = add_product(self, "up", up_BTF, x_BTD, (D, F), wide)
         gate_BTF, up_BTF = checkpoint_name(gate_BTF, stack.GATE), checkpoint_name(up_BTF, stack.UP)
         x_BTD = products.swiglu_down(gate_BTF, up_BTF, down_FD)
         if self.lora.adapts("down"):
@@ -136,6 +137,7 @@ def trunk(
     # Cast once, before the layers run. Then the weights that devices gather and the gradients that they reduce are of
     # the compute dtype, and move half the bytes. A layer would round each weight to it anyway. Whole numbers are read
     # in the layer, so that no stack of them exists in the compute dtype.
+    rounded_L = low_precision.of_layers(w_L, compute.quantise)
     w_L = jax.tree.map(lambda w: w if is_quantised(w) else w.astype(compute.dtype), w_L, is_leaf=is_quantised)
 
     attend_all = functools.partial(attention.attend, compute=compute, window=config.extras.window)
@@ -144,10 +146,12 @@ def trunk(
         def attend(q_BTNH: jax.Array, k_BTKH: jax.Array, v_BTKH: jax.Array) -> tuple[jax.Array, None]:
             return attend_all(q_BTNH, k_BTKH, v_BTKH, act.segment_ids_BT), None
 
-        x_BTD, _ = block.apply({"params": read_all(w, compute.dtype)}, act.x_BTD, act.positions_BT, attend)
+        weights, rounded = w
+        given = {"params": read_all(weights, compute.dtype), low_precision.COLLECTION: rounded}
+        x_BTD, _ = block.apply(given, act.x_BTD, act.positions_BT, attend)
         return act._replace(x_BTD=x_BTD)
 
-    act = run(apply, w_L, act, remat=compute.remat)
+    act = run(apply, (w_L, rounded_L), act, remat=compute.remat)
     return whole_rows(RMSNorm(config.norm_eps, name="final_norm")(act.x_BTD)), embed_VD
 
 

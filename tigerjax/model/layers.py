@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from tigerjax.config import ModelConfig
-from tigerjax.model import stack
+from tigerjax.model import low_precision, stack
 
 Weights = dict[str, Any]
 Attend = Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, Any]]
@@ -39,13 +39,11 @@ def weight(
     return value
 
 
-def matrix(module: nn.Module, name: str, shape: tuple[int, ...], axes: tuple[str, ...], dtype: Any) -> jax.Array:
-    """Declares a weight that is multiplied with activations, and returns it in their dtype.
-
-    Every matrix of a layer is declared here, so a quantised weight is a change of this function: it may multiply an
-    integer array by its scales.
-    """
-    return weight(module, name, shape, axes).astype(dtype)
+def matrix(module: nn.Module, name: str, shape: tuple[int, ...], axes: tuple[str, ...], dtype: Any) -> Any:
+    """Declares a weight that is multiplied with activations, and returns it in their dtype, or with its rounded values
+    where training has such: what `products.times` reads."""
+    found: Any = module.get_variable(low_precision.COLLECTION, name)
+    return low_precision.with_rounded(weight(module, name, shape, axes).astype(dtype), found)
 
 
 def bias(module: nn.Module, name: str, shape: tuple[int, ...], axes: tuple[str, ...], dtype: Any) -> jax.Array:

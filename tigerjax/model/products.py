@@ -10,6 +10,40 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from tigerjax.model import low_precision
+from tigerjax.model.low_precision import RoundedMatrix
+
+Matrix = jax.Array | RoundedMatrix
+"""A matrix of a layer, whose input axes come first."""
+
+
+def times(formula: str, x: jax.Array, w: Matrix) -> jax.Array:
+    """An einsum of activations and a matrix, which are its two terms in this order; in low precision where the matrix
+    is rounded."""
+    if not isinstance(w, RoundedMatrix):
+        return jnp.einsum(formula, x, w)
+    return low_precision.times(x, w, inputs(formula))
+
+
+def inputs(formula: str) -> int:
+    """How many axes of the matrix are summed over."""
+    terms, result = formula.split("->")
+    return len(set(terms.split(",")[1]) - set(result))
+
+
+def _forward(formula: str, x: jax.Array, w: Matrix) -> jax.Array:
+    """`times` inside of a derivative that is written by hand."""
+    return low_precision.dot(x, w, inputs(formula)) if isinstance(w, RoundedMatrix) else jnp.einsum(formula, x, w)
+
+
+def _of_input(formula: str, d_y: jax.Array, w: Matrix) -> jax.Array:
+    """The gradient of x in `times`."""
+    if isinstance(w, RoundedMatrix):
+        return low_precision.of_input(d_y, w, inputs(formula))
+    terms, result = formula.split("->")
+    x, matrix = terms.split(",")
+    return jnp.einsum(f"{result},{matrix}->{x}", d_y, w)
+
 
 @jax.custom_vjp
 def apart(x: jax.Array) -> jax.Array:
@@ -21,12 +55,12 @@ apart.defvjp(lambda x: (x, None), lambda _, d_x: (jax.lax.optimization_barrier(d
 
 
 @jax.custom_vjp
-def out_projection(out_BTNH: jax.Array, wo_NHD: jax.Array) -> jax.Array:
+def out_projection(out_BTNH: jax.Array, wo_NHD: Matrix) -> jax.Array:
     """x_BTD: the heads' outputs, projected back to the width of the model."""
-    return jnp.einsum("BTNH,NHD->BTD", out_BTNH, wo_NHD)
+    return _forward("BTNH,NHD->BTD", out_BTNH, wo_NHD)
 
 
-def _out_projection_fwd(out_BTNH: jax.Array, wo_NHD: jax.Array) -> Any:
+def _out_projection_fwd(out_BTNH: jax.Array, wo_NHD: Matrix) -> Any:
     return out_projection(out_BTNH, wo_NHD), (out_BTNH, wo_NHD)
 
 
@@ -34,21 +68,21 @@ def _out_projection_bwd(saved: Any, d_x_BTD: jax.Array) -> Any:
     """The weight's gradient is computed with D first, because its reduce-scatter splits D. With N first, XLA copied the
     gradient twice on the way, or reduced all of it on every chip."""
     out_BTNH, wo_NHD = saved
-    d_out_BTNH = jax.lax.optimization_barrier(jnp.einsum("BTD,NHD->BTNH", d_x_BTD, wo_NHD))
+    d_out_BTNH = jax.lax.optimization_barrier(_of_input("BTNH,NHD->BTD", d_x_BTD, wo_NHD))
     d_wo_DNH = jnp.einsum("BTD,BTNH->DNH", d_x_BTD, out_BTNH)
-    return d_out_BTNH, d_wo_DNH.transpose(1, 2, 0)
+    return d_out_BTNH, low_precision.gradient(wo_NHD, d_wo_DNH.transpose(1, 2, 0))
 
 
 out_projection.defvjp(_out_projection_fwd, _out_projection_bwd)
 
 
 @jax.custom_vjp
-def swiglu_down(gate_BTF: jax.Array, up_BTF: jax.Array, down_FD: jax.Array) -> jax.Array:
+def swiglu_down(gate_BTF: jax.Array, up_BTF: jax.Array, down_FD: Matrix) -> jax.Array:
     """out_BTD = (silu(gate) * up) @ down."""
-    return (jax.nn.silu(gate_BTF) * up_BTF) @ down_FD
+    return _forward("BTF,FD->BTD", jax.nn.silu(gate_BTF) * up_BTF, down_FD)
 
 
-def _swiglu_down_fwd(gate_BTF: jax.Array, up_BTF: jax.Array, down_FD: jax.Array) -> Any:
+def _swiglu_down_fwd(gate_BTF: jax.Array, up_BTF: jax.Array, down_FD: Matrix) -> Any:
     return swiglu_down(gate_BTF, up_BTF, down_FD), (gate_BTF, up_BTF, down_FD)
 
 
@@ -56,11 +90,12 @@ def _swiglu_down_bwd(saved: Any, d_out_BTD: jax.Array) -> Any:
     """JAX's own derivative, with the elementwise part computed once. Otherwise XLA computes silu again inside each of
     the five products that read its result."""
     gate_BTF, up_BTF, down_FD = saved
-    d_hidden_BTF = jnp.einsum("BTD,FD->BTF", d_out_BTD, down_FD)
+    d_hidden_BTF = _of_input("BTF,FD->BTD", d_out_BTD, down_FD)
     gate_BTF, up_BTF, d_hidden_BTF = jax.lax.optimization_barrier((gate_BTF, up_BTF, d_hidden_BTF))
     hidden_BTF, pullback = jax.vjp(lambda g, u: jax.nn.silu(g) * u, gate_BTF, up_BTF)
     hidden_BTF, (d_gate_BTF, d_up_BTF) = jax.lax.optimization_barrier((hidden_BTF, pullback(d_hidden_BTF)))
-    return d_gate_BTF, d_up_BTF, jnp.einsum("BTF,BTD->FD", hidden_BTF, d_out_BTD)
+    d_down_FD = jnp.einsum("BTF,BTD->FD", hidden_BTF, d_out_BTD)
+    return d_gate_BTF, d_up_BTF, low_precision.gradient(down_FD, d_down_FD)
 
 
 swiglu_down.defvjp(_swiglu_down_fwd, _swiglu_down_bwd)

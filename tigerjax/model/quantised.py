@@ -19,14 +19,14 @@ import jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec
 
 from tigerjax.config import FrozenDtype
-from tigerjax.model.adapters import INPUTS, PATHS
-from tigerjax.model.weights import leaves, nested
+from tigerjax.model.weights import MATRIX_INPUTS, MATRIX_PATHS, leaves, nested
 
 LARGEST = {"int8": 127, "int4": 7}
+FLOAT8 = "float8_e4m3fn"
 GROUP = 128
 """Inputs that share a scale in int4, or all of them where it does not divide them [our choice]. Their float32 scale
 adds a quarter of a bit to each weight."""
-MATRICES = {path: INPUTS[name] for name, path in PATHS.items()}
+MATRICES = {path: MATRIX_INPUTS[name] for name, path in MATRIX_PATHS.items()}
 
 
 class Quantised(NamedTuple):
@@ -64,9 +64,15 @@ def held(path: str, w: jax.Array, dtype: FrozenDtype) -> Any:
 
 
 def rounded(x: jax.Array, over: tuple[int, ...], dtype: str) -> Quantised:
-    """`x` in int8 or int4, with one scale over all of the axes `over`, which are 1 long in the scales: Dettmers et al.
-    2023 (arXiv 2305.14314), equation 1."""
-    x, largest = x.astype(jnp.float32), LARGEST[dtype]
+    """`x` in int8, int4 or float8, with one scale over all of the axes `over`, which are 1 long in the scales: Dettmers
+    et al. 2023 (arXiv 2305.14314), equation 1. The largest number of float8 is its own largest."""
+    x = x.astype(jnp.float32)
+    if dtype == FLOAT8:
+        most = float(jnp.finfo(dtype).max)
+        scales = jnp.max(jnp.abs(x), axis=over, keepdims=True) / most
+        scales = jnp.where(scales == 0, 1.0, scales)
+        return Quantised(jnp.clip(x / scales, -most, most).astype(dtype), scales)
+    largest = LARGEST[dtype]
     scales = jnp.max(jnp.abs(x), axis=over, keepdims=True) / (largest + 0.5)
     scales = jnp.where(scales == 0, 1.0, scales)
     return Quantised(jnp.clip(jnp.round(x / scales), -largest - 1, largest).astype(dtype), scales)

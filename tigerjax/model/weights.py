@@ -22,6 +22,14 @@ CHUNK_BYTES = 4_000_000
 SPLITS = 8
 """Parts into which chunks cut model_dim. Hosts share weights along it, and then read little that is not theirs."""
 
+MATRIX_PATHS = {
+    **{name: f"layers/attn/{name}" for name in ("q", "k", "v", "o")},
+    **{name: f"layers/mlp/{name}" for name in ("gate", "up", "down")},
+}
+"""The path of each matrix of the layers, by the name that `LoraConfig.targets` gives it."""
+MATRIX_INPUTS = {name: 2 if name == "o" else 1 for name in MATRIX_PATHS}
+"""How many of the first axes of a matrix, the layer axis apart, are those of its input."""
+
 
 class TensorRow(NamedTuple):
     """One weight of ours and its Hugging Face tensors: one tensor, or one for each layer.

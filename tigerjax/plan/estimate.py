@@ -175,6 +175,14 @@ class Estimator:
         calls = (self.splash_call(where, i) for where in everywhere for i in where.instructions.values())
         return {call for call in calls if call is not None}
 
+    def splash_runs(self) -> dict[kernels.KernelCall, int]:
+        """How often each splash kernel runs in a step."""
+        runs: dict[kernels.KernelCall, int] = {}
+        for visit in self.program.visits():
+            if (call := self.splash_call(visit.where, visit.instruction)) is not None:
+                runs[call] = runs.get(call, 0) + visit.times
+        return runs
+
     def splash_call(self, where: Computation, i: Instruction) -> kernels.KernelCall | None:
         """The splash kernel that an instruction calls; None for every other instruction."""
         if i.opcode != "custom-call" or "splash" not in (name := kernel_name(i)):

@@ -71,6 +71,10 @@ def figures(config: RunConfig, topology: Topology, compiled: Compiled) -> dict[s
         "tokens_per_s_per_device": tokens / topology.devices / times.total,
         "collectives": collectives.by_axis(collectives.collectives(program, mesh, topology)),
         "kernels": program.kernels(),
+        "splash_calls": [
+            call._asdict() | {"runs": runs, "seconds": estimator.kernel_seconds[call]}
+            for call, runs in sorted(estimator.splash_runs().items())
+        ],
         "uncounted_kernels": sorted(name for name in program.kernels() if "splash" not in name),
     }
 

@@ -1,6 +1,8 @@
 """The libtpu flags of a TPU generation, read from libtpu_flags/: lines `--name=value`; `#` begins a comment."""
 
 import re
+import shlex
+from collections.abc import Iterable
 from pathlib import Path
 
 from tigerjax.errors import ConfigError
@@ -26,6 +28,21 @@ def read(path: str | Path) -> dict[str, str]:
             raise ConfigError(f"{path}:{number}: {text!r} must be --name=value")
         options[match[1]] = match[2]
     return options
+
+
+def given(words: Iterable[str]) -> dict[str, str]:
+    """The flags that `name=value` words give. ConfigError names a word that is none."""
+    options: dict[str, str] = {}
+    for word in words:
+        if (match := LINE.fullmatch(f"--{word}")) is None:
+            raise ConfigError(f"--libtpu-flags {word!r} must be name=value, as xla_tpu_scoped_vmem_limit_kib=32768")
+        options[match[1]] = match[2]
+    return options
+
+
+def line(options: dict[str, str]) -> str:
+    """The flags as a run takes them, and the scripts of launch/ in place of the file's: a word of a shell."""
+    return "LIBTPU_INIT_ARGS=" + shlex.quote(" ".join(f"--{name}={value}" for name, value in options.items()))
 
 
 def of(topology: Topology) -> dict[str, str]:

@@ -72,11 +72,17 @@ class KernelSchedule(NamedTuple):
 
 
 def seconds(
-    calls: set[KernelCall], chip: Chip, c: SplashConfig, window: int | None, options: dict[str, Any]
+    calls: set[KernelCall],
+    chip: Chip,
+    c: SplashConfig,
+    window: int | None,
+    options: dict[str, Any],
+    timeout_s: float | None = None,
 ) -> dict[KernelCall, float]:
     """Seconds of one call of each kernel. `options` are the libtpu flags of the step.
 
-    ConfigError where the compiler refuses a kernel, or writes a schedule whose form is not known.
+    ConfigError where the compiler refuses a kernel, or writes a schedule whose form is not known. TimeoutExpired of
+    subprocess where the kernels of one shape take longer than `timeout_s` to compile.
     """
     found: dict[KernelCall, float] = {}
     for shapes in sorted({call[1:] for call in calls}):
@@ -89,6 +95,7 @@ def seconds(
                 env=os.environ | topology.COMPILER_ENVIRONMENT | {"LIBTPU_INIT_ARGS": told},
                 capture_output=True,
                 text=True,
+                timeout=timeout_s,
             )
             if done.returncode:
                 why = ERROR.findall(done.stderr)[-1:] or done.stderr.strip().splitlines()[-1:] or ["no message"]

@@ -1,52 +1,63 @@
-"""A search as the command line shows it: progress while it runs, then the ranking and the overrides of the fastest."""
+"""A search as the command line shows it: progress, the ranking, what each step from the fastest on gains, and the
+overrides and libtpu flags of the best."""
 
+import contextlib
 import functools
 import sys
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from tigerjax.config import RunConfig
 from tigerjax.errors import ConfigError
 from tigerjax.mesh import AXES
-from tigerjax.plan.search import Result, search
+from tigerjax.plan import flags
+from tigerjax.plan.refine import Attempt, Refinement
+from tigerjax.plan.search import search
 from tigerjax.plan.topology import Topology
+from tigerjax.plan.trials import Result, Trials
 from tigerjax.terminal import show
 
 SHOWN = 20
+MESHES_SHARE = 0.5
+"""The part of the budget that the search of meshes may take [our choice]. What it leaves, the refinement has too."""
+HEAD = (" static s", "attention s", "  step s", " peak GB")
 
 
 def rank(
-    base: RunConfig, config: Path, topology: Topology, *, words: list[str], work: Path, budget_s: float
+    base: RunConfig,
+    config: Path,
+    topology: Topology,
+    *,
+    words: list[str],
+    work: Path,
+    budget_s: float,
+    given: dict[str, str] | None = None,
 ) -> dict[str, Any]:
-    """Searches, prints the ranking, and returns what `--json` writes: `ranking`, fastest first, with `override`s.
+    """Searches, prints the ranking, goes on from the fastest, and returns what `--json` writes: `ranking`, fastest
+    first, with `override`s, the `refinement` step by step, and `override` and `libtpu_flags` of the best of all.
 
-    `words` are the overrides that turned the config file into `base`. ConfigError when nothing fits.
+    `words` are the overrides that turned the config file into `base`; `given` are libtpu flags that differ from those
+    of libtpu_flags/. ConfigError when nothing fits.
     """
-    command = self_command(config, topology, words)
-    bar = _bar() if sys.stdout.isatty() else None
-    echo = show if bar is None else functools.partial(bar.console.print, markup=False)
-    task = bar.add_task(f"{base.name} on {topology.name}", total=None) if bar is not None else None
-
-    def progress(done: int, total: int) -> None:
-        if bar is not None and task is not None:
-            bar.update(task, completed=done, total=total)
-
-    if bar is not None:
-        bar.start()
-    try:
+    trials = Trials(
+        base=base,
+        topology=topology,
+        command=self_command(config, topology, words),
+        work=work,
+        limit_s=max(60.0, 2 * budget_s),
+        flags=given or {},
+    )
+    until = time.monotonic() + budget_s
+    with _progress(f"{base.name} on {topology.name}") as (echo, progress):
         results = search(
-            base,
-            topology,
-            command=command,
-            work=work,
-            budget_s=budget_s,
+            trials,
+            budget_s=MESHES_SHARE * budget_s,
             echo=echo,
             on_result=lambda result: echo(line(result)),
             on_progress=progress,
         )
-    finally:
-        if bar is not None:
-            bar.stop()
     fitting = [r for r in results if r.figures.get("fits")]
     if not fitting:
         large = sum(r.figures.get("fits") is False for r in results)
@@ -58,12 +69,41 @@ def rank(
     show("\nranking, by the upper bound of tokens/s/chip")
     for place, result in enumerate(fitting[:SHOWN], 1):
         show(f"{place:3}  {line(result)}")
-    best = " ".join(fitting[0].candidate.overrides(base))
-    show(f"\noverride of {config}:\n{best or '(none: it is the best already)'}")
-    ranking = [
-        r.figures | {"override": " ".join(r.candidate.overrides(base)), "rows": r.candidate.rows} for r in results
-    ]
-    return {"topology": topology.name, "slices": topology.slices, "override": best, "ranking": ranking}
+    show(f"\nfrom the fastest on, one thing at a time\n{'':56}{' '.join(HEAD)}")
+    show(f"{'the fastest mesh':56}{_columns(fitting[0])}")
+    with _progress(f"{base.name}, one thing at a time") as (echo, _):
+        refinement = Refinement(
+            trials=trials, best=fitting[0], until=until, echo=echo, on_step=lambda step: echo(step_line(step))
+        )
+        steps = refinement.steps()
+    best = next((step.result for step in reversed(steps) if step.taken), fitting[0])
+    override, options = " ".join(best.candidate.overrides(base)), trials.options(best.candidate)
+    show(f"\noverride of {config}:\n{override or '(none: it is the best already)'}")
+    if changed := trials.given(best.candidate):
+        show(f"\nlibtpu flags, in the environment of the run or of launch/run.sh:\n{flags.line(options)}")
+        pairs = " ".join(f"{name}={value}" for name, value in changed.items())
+        show(f"\nthe same for tigerjax plan:\n--libtpu-flags {pairs}")
+    return {
+        "topology": topology.name,
+        "slices": topology.slices,
+        "override": override,
+        "libtpu_flags": options,
+        "ranking": [_shown(r, trials) for r in results],
+        "refinement": [
+            _shown(step.result, trials)
+            | {"what": step.what, "choice": step.choice, "taken": step.taken, "gain_s": step.gain_s}
+            for step in steps
+        ],
+    }
+
+
+def _shown(result: Result, trials: Trials) -> dict[str, Any]:
+    c = result.candidate
+    return result.figures | {
+        "override": " ".join(c.overrides(trials.base)),
+        "rows": c.rows,
+        "libtpu_flags": trials.options(c),
+    }
 
 
 def self_command(config: Path, topology: Topology, words: list[str]) -> list[str]:
@@ -87,6 +127,35 @@ def line(result: Result) -> str:
         f"{what}  {f['tokens_per_s_per_chip']:7,.0f} tokens/s/chip  MFU {f['mfu_bound']:.1%}"
         f"  step {f['step_s']:.2f} s  {f['peak_gb']:.1f} GB"
     )
+
+
+def step_line(step: Attempt) -> str:
+    """One step of the refinement, and what it gains."""
+    what, figures = f"{step.what} {step.choice}", step.result.figures
+    if not figures.get("fits"):
+        why = f"refused: {figures['error'][:90]}" if figures.get("fits") is None else "does not fit"
+        return f"{what:56}  {why}" + (f": {figures['peak_gb']:.1f} GB" if figures.get("fits") is False else "")
+    gain = step.before.figures["step_s"] - figures["step_s"]
+    return f"{what:56}{_columns(step.result)}  {f'{gain:.3g} s less, taken' if step.taken else 'not taken'}"
+
+
+def _columns(result: Result) -> str:
+    cells = (f"{result.figures[name]:.4g}" for name in ("static_step_s", "attention_s", "step_s", "peak_gb"))
+    return " ".join(f"{cell:>{len(head)}}" for cell, head in zip(cells, HEAD, strict=True))
+
+
+@contextlib.contextmanager
+def _progress(what: str) -> Iterator[tuple[Callable[[str], None], Callable[[int, int], None]]]:
+    """What prints a line, and what moves a bar to (done, total), if this is a terminal."""
+    if not sys.stdout.isatty():
+        yield show, lambda done, total: None
+        return
+    with _bar() as bar:
+        task = bar.add_task(what, total=None)
+        yield (
+            functools.partial(bar.console.print, markup=False),
+            lambda done, total: bar.update(task, completed=done, total=total),
+        )
 
 
 def _bar() -> Any:

@@ -4,37 +4,28 @@ enumerate   meshes x remat policies x rows per device (by gradient accumulation)
             the global batch stays that of the config
 prune       what the config's own validation refuses, and what cannot fit: state + saved activations > memory
 order       by a rough time from peak, bubble and traffic alone, best first
-compile     each candidate in a process of its own, which gives its memory back. Its figures are written as a JSON file,
-            so that a search that was stopped resumes. A result implies others, which are not compiled: what does not
-            fit rules out the same mesh with more rows or a policy that saves as much; what fits rules out policies
-            that compute more again
+compile     each candidate (trials.py). A result implies others, which are not compiled: what does not fit rules out the
+            same mesh with more rows or a policy that saves as much; what fits rules out policies that compute more
+            again
+
+What is not searched here, refine.py searches for the fastest alone.
 """
 
 import dataclasses
-import hashlib
-import importlib.metadata
 import itertools
-import json
 import math
-import subprocess
-import tempfile
 import time
 import typing
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
-from typing import Any, NamedTuple
 
-import tigerjax
-from tigerjax import config as config_lib
 from tigerjax.config import MeshConfig, OptimConfig, PipelineConfig, Remat, RunConfig
 from tigerjax.errors import ConfigError
-from tigerjax.files import manifest
-from tigerjax.mesh import AXES
-from tigerjax.model import adapters, families, stack
+from tigerjax.model import families, stack
 from tigerjax.model.numbers import adapter_weights, matrices
 from tigerjax.model.selection import flops, selected
-from tigerjax.plan import flags
+from tigerjax.model.weights import MATRIX_PATHS
 from tigerjax.plan.topology import Topology
+from tigerjax.plan.trials import Result, Trial, Trials
 
 MAX_TENSOR = 8
 """With a larger degree, sending a layer's activations takes longer than computing them, on every chip here."""
@@ -51,43 +42,6 @@ NOT_HIDDEN = 0.1
 SIZES = {"float32": 4, "bfloat16": 2}
 FROZEN_BYTES = {"float32": 4.0, "bfloat16": 2.0, "int8": 1.0, "int4": 0.5}
 """Of a frozen weight of a matrix of the layers. Embedding and head are held in at least 2."""
-GIVEN_UP_AFTER_S = "given_up_after_s"
-"""The key of a stored result that was not compiled in so many seconds."""
-SOURCES = ("config", "mesh.py", "model", "train", "plan")
-"""The part of tigerjax/ that a result depends on."""
-
-
-class Trial(NamedTuple):
-    """One config to compile."""
-
-    config: RunConfig
-    rows: int
-    """Rows of a micro-batch on each device that holds different ones (data x stage x fsdp)."""
-    memory: float
-    """The least bytes that it needs: state and saved activations."""
-    seconds: float
-    """A rough time of a step, which only the order uses."""
-
-    @property
-    def mesh(self) -> tuple[int, ...]:
-        m = self.config.mesh
-        return tuple(getattr(m, axis) for axis in AXES)
-
-    def overrides(self, base: RunConfig) -> list[str]:
-        """The options that turn `base` into this config on the command line."""
-        had, want = (dict(line.split(" = ", 1) for line in config_lib.dump(c)) for c in (base, self.config))
-        changed = sorted(k for k in want if want[k] != had[k])
-        return [word for k in changed for word in (f"--{k.replace('_', '-')}", want[k].strip("'"))]
-
-
-class Result(NamedTuple):
-    candidate: Trial
-    figures: dict[str, Any]
-
-    @property
-    def rate(self) -> float:
-        """At most so many tokens per second and chip; 0 when the program does not fit or was refused."""
-        return self.figures.get("tokens_per_s_per_chip", 0.0)
 
 
 def enumerate_candidates(base: RunConfig, topology: Topology) -> tuple[list[Trial], dict[str, int]]:
@@ -166,7 +120,7 @@ def _state_bytes(c: RunConfig, trained: float) -> tuple[float, float]:
         return trained * family.layer_weights(model), trained * family.end_weights(model)
     frozen = FROZEN_BYTES[c.weights.frozen_dtype]
     layers = sum(
-        weights * (trained if adapters.PATHS[name] in selection.first else frozen)
+        weights * (trained if MATRIX_PATHS[name] in selection.first else frozen)
         for name, weights in matrices(model).items()
     )
     if c.lora.rank:
@@ -258,69 +212,30 @@ def implied(candidate: Trial, results: Sequence[Result]) -> str | None:
     return None
 
 
-def key(config: RunConfig, topology: Topology) -> str:
-    """The name of a result's file: a hash of the config without its name, the slice, the versions and the sources."""
-    root = Path(tigerjax.__file__).parent
-    parts = [line for line in config_lib.dump(config) if not line.startswith("name = ")]
-    parts += [topology.name, str(topology.slices), str(flags.of(topology))]
-    parts += [f"{name} {importlib.metadata.version(name)}" for name in ("jax", "jaxlib", "libtpu", "flax", "optax")]
-    for source in SOURCES:
-        path = root / source
-        for file in [path] if path.is_file() else sorted(path.rglob("*.py")):
-            parts.append(hashlib.sha256(file.read_bytes()).hexdigest())
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
-
-
 def search(
-    base: RunConfig,
-    topology: Topology,
+    trials: Trials,
     *,
-    command: list[str],
-    work: Path,
     budget_s: float,
     echo: Callable[[str], None],
     on_result: Callable[[Result], None] = lambda result: None,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[Result]:
-    """Compiles candidates until none is left or the budget is spent, and returns the results, fastest first.
-
-    `command` is the command line `tigerjax plan CONFIG` with its topology; a candidate adds overrides and `--json`.
-    `work` is the folder of results: those that an earlier search left there are read, and only those that it had no
-    time to compile are tried again, where this one has more.
-    """
-    work.mkdir(parents=True, exist_ok=True)
-    candidates, left_out = enumerate_candidates(base, topology)
+    """Compiles candidates until none is left or the budget is spent, and returns the results, fastest first."""
+    trials.work.mkdir(parents=True, exist_ok=True)
+    candidates, left_out = enumerate_candidates(trials.base, trials.topology)
     reasons = ", ".join(f"{n} {why}" for why, n in left_out.items())
-    echo(f"{len(candidates)} candidates; {reasons}; results are kept in {work}")
+    echo(f"{len(candidates)} candidates; {reasons}; results are kept in {trials.work}")
     results: list[Result] = []
-    deadline, limit_s = time.monotonic() + budget_s, max(60.0, 2 * budget_s)
+    until = time.monotonic() + budget_s
     for place, candidate in enumerate(candidates):
         on_progress(place, len(candidates))
         if implied(candidate, results):
             continue
-        path = work / f"{key(candidate.config, topology)}.json"
-        figures = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
-        if figures is None or figures.get(GIVEN_UP_AFTER_S, limit_s) < limit_s:
-            if time.monotonic() > deadline:
-                echo(f"budget spent after {place} of {len(candidates)} candidates; the same command resumes")
-                break
-            figures = _compile(command + candidate.overrides(base), limit_s)
-            manifest.write_json(path, figures)
+        figures = trials.figures(candidate, until)
+        if figures is None:
+            echo(f"the time for them is spent after {place} of {len(candidates)} candidates; the same command resumes")
+            break
         results.append(Result(candidate, figures))
         on_result(results[-1])
     on_progress(len(candidates), len(candidates))
     return sorted(results, key=lambda r: -r.rate)
-
-
-def _compile(command: list[str], timeout_s: float) -> dict[str, Any]:
-    """The figures of a candidate; {fits: None, error} when the command refuses it."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "figures.json"
-        try:
-            run = subprocess.run([*command, "--json", str(path)], capture_output=True, text=True, timeout=timeout_s)
-        except subprocess.TimeoutExpired:
-            return {"fits": None, "error": f"not compiled within {timeout_s:.0f} s", GIVEN_UP_AFTER_S: timeout_s}
-        if run.returncode == 0 and path.is_file():
-            return json.loads(path.read_text(encoding="utf-8"))
-    messages = [text for text in run.stderr.strip().splitlines() if text.strip()]
-    return {"fits": None, "error": messages[-1] if messages else f"exit code {run.returncode}"}

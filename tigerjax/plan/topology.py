@@ -41,6 +41,8 @@ class Chip:
     """Memory that the compiler lets a program use on one device: the figure of its out-of-memory message."""
     hbm_bandwidth: float
     """All devices of the chip together (Cloud)."""
+    vmem_bytes: int
+    """Vector memory of one TensorCore, which a kernel's blocks share (jax/_src/pallas/mosaic/tpu_info.py)."""
     clock_hz: float
     """The clock in which the compiler counts `estimated_cycles`. No page states it. It is the peak above divided by the
     operations of all matrix units in one cycle, and a test compares it with the cycles of a compiled matmul."""
@@ -69,7 +71,7 @@ class Chip:
         return self.peak_flops / self.devices
 
 
-GIB = 2**30
+GIB, MIB = 2**30, 2**20
 CHIPS = {
     "v4": Chip(
         name="v4",
@@ -78,6 +80,7 @@ CHIPS = {
         peak_flops=275e12,
         hbm_bytes=int(30.75 * GIB),
         hbm_bandwidth=1.2e12,
+        vmem_bytes=16 * MIB,
         clock_hz=1.05e9,
         link_bandwidth=4.5e10,
         dcn_bandwidth=6.25e9,
@@ -94,6 +97,7 @@ CHIPS = {
         peak_flops=459e12,
         hbm_bytes=int(95.74 * GIB),
         hbm_bandwidth=2.765e12,
+        vmem_bytes=64 * MIB,
         clock_hz=1.75e9,
         link_bandwidth=9e10,
         dcn_bandwidth=6.25e9,
@@ -110,6 +114,7 @@ CHIPS = {
         peak_flops=197e12,
         hbm_bytes=int(15.75 * GIB),
         hbm_bandwidth=8.1e11,
+        vmem_bytes=128 * MIB,
         clock_hz=1.5e9,
         link_bandwidth=4.5e10,
         dcn_bandwidth=3.125e9,
@@ -126,6 +131,7 @@ CHIPS = {
         peak_flops=918e12,
         hbm_bytes=int(31.25 * GIB),
         hbm_bandwidth=1.638e12,
+        vmem_bytes=128 * MIB,
         clock_hz=1.75e9,
         link_bandwidth=9e10,
         dcn_bandwidth=1.25e10,
@@ -142,6 +148,7 @@ CHIPS = {
         peak_flops=2307e12,
         hbm_bytes=int(94.74 * GIB),
         hbm_bandwidth=7.38e12,
+        vmem_bytes=64 * MIB,
         clock_hz=2.2e9,
         link_bandwidth=9e10,
         dcn_bandwidth=1.25e10,
