@@ -105,5 +105,5 @@ def gradient(w: Any, d_w: jax.Array) -> Any:
     if not isinstance(w, RoundedMatrix):
         return d_w
     whole = jnp.issubdtype(w.values.dtype, jnp.integer)
-    none = np.zeros(w.values.shape, jax.dtypes.float0) if whole else jnp.zeros_like(w.values)
+    none: Any = np.zeros(w.values.shape, jax.dtypes.float0) if whole else jnp.zeros_like(w.values)
     return RoundedMatrix(d_w, none, jnp.zeros_like(w.scales))
