@@ -126,7 +126,7 @@ ROWS = {
         topology="v6e:16x16",
         fsdp=256,
         rows=1,
-        remat="save_qkv",
+        remat="save_residual",
         splash=square(1024, fused=True, multiplied=512),
         published=(905, 0.438),
     ),
@@ -139,6 +139,17 @@ ROWS = {
         remat="save_qkv",
         splash=square(2048, fused=True, multiplied=512),
         published=(2687, 0.523),
+    ),
+    "70b_tpu7x64_8192_fp8": Row(
+        model="70b",
+        topology="tpu7x:4x4x4",
+        fsdp=128,
+        rows=2,
+        seq_len=8192,
+        remat="save_qkv",
+        quantise="fp8",
+        splash=square(2048, fused=True, multiplied=512),
+        published=(4128, 0.804),
     ),
 }
 
