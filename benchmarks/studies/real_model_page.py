@@ -140,7 +140,7 @@ def _texts(arms: Arms) -> list[str]:
     out = ["![Held-out loss](real_model/text.png)", "", f"Characters per token of held-out text: {grown}.", ""]
     losses = [(lang, each) for lang in ("zh", "en") for each in ("character", "token")]
     names = ("capitals_zh", "capitals_en", "choices")
-    heads = [f"{lang}, nats a {each}" for lang, each in losses] + [
+    heads = [f"{lang}, nats per {each}" for lang, each in losses] + [
         f"{name.replace('_', ', ')} right, %" for name in names
     ]
     out += [f"| arm | steps | {' | '.join(heads)} |", "|---" * (len(heads) + 2) + "|"]
@@ -213,7 +213,7 @@ def _draw_text(arms: Arms, path: Path) -> None:
             if 0 not in means:  # a mixture begins with the rows of means
                 means = {0: statistics.mean(f["after"]["0"][loss] for f in arms["rows_mean"].values())} | means
             axes.plot(list(means), list(means.values()), marker="o", markersize=4, label=label)
-        axes.set(title=name, xlabel="steps", ylabel="held-out nats a character")
+        axes.set(title=name, xlabel="steps", ylabel="held-out nats per character")
     panels[0].legend(frameon=False, fontsize=8)
     figure.savefig(path, metadata={"Software": ""})
     plt.close(figure)

@@ -58,7 +58,7 @@ class Row:
     static_s: float | None = None
     """What MaxText's step takes: peak GB of a device, and static seconds."""
     published: tuple[int, float] | None = None
-    """Tokens a second and chip, and MFU, that others measured on such chips (docs/TPU.md names them)."""
+    """Tokens per second and chip, and MFU, that others measured on such chips (docs/TPU.md names them)."""
     micro_batches: int = 1
     quantise: Quantise = "none"
     splash: SplashConfig = dataclasses.field(default_factory=SplashConfig)

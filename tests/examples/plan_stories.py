@@ -12,6 +12,10 @@ PLANS = [
     ),
     Line("tigerjax plan configs/tiger_7b_reward.py --topology v5p:4x4x4 --answers 4"),
     Line("tigerjax plan configs/llama2_7b.py --topology tpu7x:2x2x1 --mesh.fsdp 8"),
+    Line(
+        "tigerjax plan configs/tiger_7b_pretrain.py --topology v5p:4x4x4 --libtpu-flags"
+        " xla_tpu_scoped_vmem_limit_kib=32768"
+    ),
 ]
 SOON = "the search stops when its time is over: here it ends after the first candidates"
 SEARCHES = [

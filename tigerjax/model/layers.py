@@ -41,7 +41,7 @@ def weight(
 
 def matrix(module: nn.Module, name: str, shape: tuple[int, ...], axes: tuple[str, ...], dtype: Any) -> Any:
     """Declares a weight that is multiplied with activations, and returns it in their dtype, or with its rounded values
-    where training has such: what `products.times` reads."""
+    where training has such."""
     found: Any = module.get_variable(low_precision.COLLECTION, name)
     return low_precision.with_rounded(weight(module, name, shape, axes).astype(dtype), found)
 

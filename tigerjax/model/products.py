@@ -17,32 +17,16 @@ Matrix = jax.Array | RoundedMatrix
 """A matrix of a layer, whose input axes come first."""
 
 
-def times(formula: str, x: jax.Array, w: Matrix) -> jax.Array:
-    """An einsum of activations and a matrix, which are its two terms in this order; in low precision where the matrix
-    is rounded."""
-    if not isinstance(w, RoundedMatrix):
-        return jnp.einsum(formula, x, w)
-    return low_precision.times(x, w, inputs(formula))
+def to_heads(x_BTD: jax.Array, w_DNH: Matrix) -> jax.Array:
+    """x_BTNH: activations times the matrix of queries, keys or values."""
+    if isinstance(w_DNH, RoundedMatrix):
+        return low_precision.times(x_BTD, w_DNH, 1)
+    return jnp.einsum("BTD,DNH->BTNH", x_BTD, w_DNH)
 
 
-def inputs(formula: str) -> int:
-    """How many axes of the matrix are summed over."""
-    terms, result = formula.split("->")
-    return len(set(terms.split(",")[1]) - set(result))
-
-
-def _forward(formula: str, x: jax.Array, w: Matrix) -> jax.Array:
-    """`times` inside of a derivative that is written by hand."""
-    return low_precision.dot(x, w, inputs(formula)) if isinstance(w, RoundedMatrix) else jnp.einsum(formula, x, w)
-
-
-def _of_input(formula: str, d_y: jax.Array, w: Matrix) -> jax.Array:
-    """The gradient of x in `times`."""
-    if isinstance(w, RoundedMatrix):
-        return low_precision.of_input(d_y, w, inputs(formula))
-    terms, result = formula.split("->")
-    x, matrix = terms.split(",")
-    return jnp.einsum(f"{result},{matrix}->{x}", d_y, w)
+def to_hidden(x_BTD: jax.Array, w_DF: Matrix) -> jax.Array:
+    """x_BTF: activations times the matrix of the MLP's gate, or of its other branch."""
+    return low_precision.times(x_BTD, w_DF, 1) if isinstance(w_DF, RoundedMatrix) else x_BTD @ w_DF
 
 
 @jax.custom_vjp
@@ -57,7 +41,9 @@ apart.defvjp(lambda x: (x, None), lambda _, d_x: (jax.lax.optimization_barrier(d
 @jax.custom_vjp
 def out_projection(out_BTNH: jax.Array, wo_NHD: Matrix) -> jax.Array:
     """x_BTD: the heads' outputs, projected back to the width of the model."""
-    return _forward("BTNH,NHD->BTD", out_BTNH, wo_NHD)
+    if isinstance(wo_NHD, RoundedMatrix):
+        return low_precision.dot(out_BTNH, wo_NHD, 2)
+    return jnp.einsum("BTNH,NHD->BTD", out_BTNH, wo_NHD)
 
 
 def _out_projection_fwd(out_BTNH: jax.Array, wo_NHD: Matrix) -> Any:
@@ -68,7 +54,11 @@ def _out_projection_bwd(saved: Any, d_x_BTD: jax.Array) -> Any:
     """The weight's gradient is computed with D first, because its reduce-scatter splits D. With N first, XLA copied the
     gradient twice on the way, or reduced all of it on every chip."""
     out_BTNH, wo_NHD = saved
-    d_out_BTNH = jax.lax.optimization_barrier(_of_input("BTNH,NHD->BTD", d_x_BTD, wo_NHD))
+    if isinstance(wo_NHD, RoundedMatrix):
+        d_out_BTNH = low_precision.of_input(d_x_BTD, wo_NHD, 2)
+    else:
+        d_out_BTNH = jnp.einsum("BTD,NHD->BTNH", d_x_BTD, wo_NHD)
+    d_out_BTNH = jax.lax.optimization_barrier(d_out_BTNH)
     d_wo_DNH = jnp.einsum("BTD,BTNH->DNH", d_x_BTD, out_BTNH)
     return d_out_BTNH, low_precision.gradient(wo_NHD, d_wo_DNH.transpose(1, 2, 0))
 
@@ -79,7 +69,8 @@ out_projection.defvjp(_out_projection_fwd, _out_projection_bwd)
 @jax.custom_vjp
 def swiglu_down(gate_BTF: jax.Array, up_BTF: jax.Array, down_FD: Matrix) -> jax.Array:
     """out_BTD = (silu(gate) * up) @ down."""
-    return _forward("BTF,FD->BTD", jax.nn.silu(gate_BTF) * up_BTF, down_FD)
+    hidden_BTF = jax.nn.silu(gate_BTF) * up_BTF
+    return low_precision.dot(hidden_BTF, down_FD, 1) if isinstance(down_FD, RoundedMatrix) else hidden_BTF @ down_FD
 
 
 def _swiglu_down_fwd(gate_BTF: jax.Array, up_BTF: jax.Array, down_FD: Matrix) -> Any:
@@ -90,7 +81,10 @@ def _swiglu_down_bwd(saved: Any, d_out_BTD: jax.Array) -> Any:
     """JAX's own derivative, with the elementwise part computed once. Otherwise XLA computes silu again inside each of
     the five products that read its result."""
     gate_BTF, up_BTF, down_FD = saved
-    d_hidden_BTF = _of_input("BTF,FD->BTD", d_out_BTD, down_FD)
+    if isinstance(down_FD, RoundedMatrix):
+        d_hidden_BTF = low_precision.of_input(d_out_BTD, down_FD, 1)
+    else:
+        d_hidden_BTF = jnp.einsum("BTD,FD->BTF", d_out_BTD, down_FD)
     gate_BTF, up_BTF, d_hidden_BTF = jax.lax.optimization_barrier((gate_BTF, up_BTF, d_hidden_BTF))
     hidden_BTF, pullback = jax.vjp(lambda g, u: jax.nn.silu(g) * u, gate_BTF, up_BTF)
     hidden_BTF, (d_gate_BTF, d_up_BTF) = jax.lax.optimization_barrier((hidden_BTF, pullback(d_hidden_BTF)))
