@@ -31,7 +31,7 @@ from tigerjax.train.held_out import HeldOut
 from tigerjax.train.loop import train
 
 ARMS = ("none", "int8", "fp8")
-STEPS = {"quickstart": 600, "30m": 120}
+STEPS = {"quickstart": 240, "30m": 120}
 RATES = {"quickstart": 2e-3, "30m": 1e-3}
 HELD_OUT_ROWS = 64
 

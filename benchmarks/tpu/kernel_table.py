@@ -4,7 +4,8 @@
     python benchmarks/tpu/kernel_table.py --write     puts it into docs/PLAN.md too
 
 64 heads of 128, 8 of keys and values, causal. No TPU is needed. "share of the peak" counts the causal half of all pairs
-as work, and the products of the forward pass and of both backward kernels.
+as work, and the products of the forward pass and of both backward kernels. Blocks are queries x keys by the keys that
+are multiplied at one time.
 """
 
 import argparse
@@ -35,8 +36,11 @@ ROWS = (
     Row("v5p", 1, 4096, square(1024, fused=True)),
     Row("v6e", 2, 4096),
     Row("v6e", 2, 4096, square(1024, fused=True)),
+    Row("v6e", 2, 4096, square(1024, fused=True, multiplied=512)),
     Row("tpu7x", 2, 8192),
     Row("tpu7x", 2, 8192, square(1024, fused=True)),
+    Row("tpu7x", 2, 8192, square(2048, fused=True)),
+    Row("tpu7x", 2, 8192, square(2048, fused=True, multiplied=512)),
 )
 
 
@@ -52,7 +56,8 @@ def cells(row: Row) -> list[str]:
     by_phase = {calls[call]: seconds for call, seconds in took.items()}
     products = sum(kernels.PRODUCTS[phase] for phase in phases) + row.blocks.fused_backward
     work = products * row.rows * HEADS * row.length * row.length * HEAD_DIM / chip.device_flops
-    blocks = f"{row.blocks.block_q} x {row.blocks.block_kv}" + (", fused" if row.blocks.fused_backward else "")
+    blocks = f"{row.blocks.block_q} x {row.blocks.block_kv} by {row.blocks.block_kv_compute}"
+    blocks += ", fused" if row.blocks.fused_backward else ""
     milliseconds = [f"{1000 * by_phase[phase]:.2f}" if phase in by_phase else "" for phase in kernels.PRODUCTS]
     return [row.chip, str(row.rows), f"{row.length:,}", blocks, *milliseconds, f"{work / sum(took.values()):.1%}"]
 
