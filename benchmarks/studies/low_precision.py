@@ -7,7 +7,8 @@ runs.
 
 The models are the quick start's and one of 32 million weights, with 256 entries instead of their vocabularies. They
 read bytes as in `optimisers.py`; each arm sees the same rows from the same weights. The figure is the held-out loss, in
-nats per byte, after each quarter of the run, and how far an arm's is from that of bfloat16 with the same seed.
+nats per byte, after each quarter of the run, and the largest distance from that of bfloat16: of the mean over seeds,
+and of one seed.
 """
 
 import argparse
@@ -59,12 +60,20 @@ def curve(model: str, arm: str, seed: int) -> list[float]:
 
 
 def cells(model: str, arm: str, found: dict[str, dict[int, list[float]]]) -> list[str]:
-    """A row of the table: the mean over seeds, and the largest distance from bfloat16 of one seed, in %."""
-    curves, plain = found[arm], found["none"]
-    shown = [f"{statistics.mean(curve[quarter] for curve in curves.values()):.4f}" for quarter in range(4)]
-    apart = [100 * abs(curves[seed][q] / plain[seed][q] - 1) for seed in curves.keys() & plain.keys() for q in range(4)]
-    name = "bfloat16" if arm == "none" else arm
-    return [model, name, str(len(curves)), *shown, "" if arm == "none" else f"{max(apart):.2f}"]
+    """A row of the table: the mean over seeds, and the largest distances from bfloat16 of it and of one seed, in %."""
+    both = sorted(found[arm].keys() & found["none"].keys())
+    curves, plain = ([found[name][seed] for seed in both] for name in (arm, "none"))
+    means, wanted = ([statistics.mean(quarter) for quarter in zip(*own, strict=True)] for own in (curves, plain))
+    shown = [f"{mean:.4f}" for mean in means]
+    if arm == "none":
+        return [model, "bfloat16", str(len(both)), *shown, "", ""]
+    of_means = max(100 * abs(own / other - 1) for own, other in zip(means, wanted, strict=True))
+    of_one = max(
+        100 * abs(own / other - 1)
+        for curve, beside in zip(curves, plain, strict=True)
+        for own, other in zip(curve, beside, strict=True)
+    )
+    return [model, arm, str(len(both)), *shown, f"{of_means:.2f}", f"{of_one:.2f}"]
 
 
 def main() -> None:
@@ -75,7 +84,7 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help="train nothing; put the runs that are there into docs")
     a = parser.parse_args()
     a.out.mkdir(parents=True, exist_ok=True)
-    head = ["model", "products", "seeds", "25% of steps", "50%", "75%", "100%", "largest distance, %"]
+    head = ["model", "products", "seeds", "25% of steps", "50%", "75%", "100%", "distance, %", "of one seed, %"]
     print(" | ".join(head), flush=True)
     rows = []
     for model in a.model:
