@@ -75,13 +75,24 @@ def square(block: int, *, fused: bool, multiplied: int | None = None) -> SplashC
     return SplashConfig(**sizes, fused_backward=fused)
 
 
+ON_V5P = Row(model="70b", topology="v5p:4x4x4", fsdp=64, rows=2, remat="save_qkv", peak_gb=58.0, static_s=11.20)
+ON_TPU7X = Row(
+    model="70b",
+    topology="tpu7x:4x4x4",
+    fsdp=128,
+    rows=2,
+    seq_len=8192,
+    remat="save_qkv",
+    splash=square(2048, fused=True, multiplied=512),
+    published=(2687, 0.523),
+)
+"""Cases that other rows vary."""
+
 ROWS = {
     "7b_v5p4_4rows": Row(
         model="7b", topology="v5p:2x2x1", fsdp=4, rows=4, remat="save_up", peak_gb=77.2, static_s=2.41
     ),
-    "70b_v5p64_2rows": Row(
-        model="70b", topology="v5p:4x4x4", fsdp=64, rows=2, remat="save_qkv", peak_gb=58.0, static_s=11.20
-    ),
+    "70b_v5p64_2rows": ON_V5P,
     "70b_v5p64_4rows": Row(
         model="70b", topology="v5p:4x4x4", fsdp=64, rows=4, remat="save_qkv", peak_gb=96.2, static_s=22.19
     ),
@@ -112,14 +123,8 @@ ROWS = {
         splash=square(1024, fused=True),
         published=(692, 0.654),
     ),
-    "70b_v5p64_2rows_int8": Row(
-        model="70b",
-        topology="v5p:4x4x4",
-        fsdp=64,
-        rows=2,
-        remat="save_qkv",
-        quantise="int8",
-        published=(692, 0.654),
+    "70b_v5p64_2rows_int8": dataclasses.replace(
+        ON_V5P, quantise="int8", peak_gb=None, static_s=None, published=(692, 0.654)
     ),
     "70b_v6e256_1row": Row(
         model="70b",
@@ -130,27 +135,8 @@ ROWS = {
         splash=square(1024, fused=True, multiplied=512),
         published=(905, 0.438),
     ),
-    "70b_tpu7x64_8192": Row(
-        model="70b",
-        topology="tpu7x:4x4x4",
-        fsdp=128,
-        rows=2,
-        seq_len=8192,
-        remat="save_qkv",
-        splash=square(2048, fused=True, multiplied=512),
-        published=(2687, 0.523),
-    ),
-    "70b_tpu7x64_8192_fp8": Row(
-        model="70b",
-        topology="tpu7x:4x4x4",
-        fsdp=128,
-        rows=2,
-        seq_len=8192,
-        remat="save_qkv",
-        quantise="fp8",
-        splash=square(2048, fused=True, multiplied=512),
-        published=(4128, 0.804),
-    ),
+    "70b_tpu7x64_8192": ON_TPU7X,
+    "70b_tpu7x64_8192_fp8": dataclasses.replace(ON_TPU7X, quantise="fp8", published=(4128, 0.804)),
 }
 
 

@@ -14,7 +14,8 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[1] / "train"))
 from tiny_run import tiny_batch, tiny_config
 
-from tigerjax.config import MeshConfig, PipelineConfig
+from tigerjax.config import LoraConfig, MeshConfig, PipelineConfig, WeightsConfig
+from tigerjax.errors import ConfigError
 from tigerjax.mesh import in_mesh, run_mesh
 from tigerjax.model import low_precision
 from tigerjax.model.quantised import rounded
@@ -157,3 +158,12 @@ def test_a_quantised_run_learns_as_one_without():
     assert plain[-1] < plain[0] - 0.5
     np.testing.assert_allclose(ours, plain, rtol=0.01)
     assert ours != plain
+
+
+def test_matrices_that_are_held_in_whole_numbers_are_not_rounded_twice():
+    config = tiny_config()
+    compute = dataclasses.replace(config.compute, quantise="int8")
+    adapted = dataclasses.replace(config, compute=compute, lora=LoraConfig(rank=2))
+    with pytest.raises(ConfigError, match=r"compute\.quantise=int8 rounds matrices that weights\.frozen_dtype=int4 has"):
+        dataclasses.replace(adapted, weights=WeightsConfig(frozen_dtype="int4"))
+    assert dataclasses.replace(adapted, weights=WeightsConfig(frozen_dtype="bfloat16")).compute.quantise == "int8"

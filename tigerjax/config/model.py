@@ -172,7 +172,7 @@ class ComputeConfig:
     for logits."""
     quantise: Quantise = dataclasses.field(default="none", metadata={LATER: True})
     """Round both operands of the layers' matrix products, in the forward pass and for the gradient of the activations.
-    TPUs up to v6e multiply int8 faster than bfloat16, TPU7x float8. docs/TPU.md has figures of both."""
+    docs/TPU.md has the time of a step with int8 on v5p and with fp8 on TPU7x, and what each costs in loss."""
     splash: SplashConfig = SplashConfig()
     """Block sizes of the splash kernel. Only attention splash reads them."""
 
