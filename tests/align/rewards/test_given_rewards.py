@@ -160,6 +160,24 @@ def test_what_a_function_does_to_its_answers_reaches_no_record_and_no_other_answ
     assert scored["messages"] == ASKED == record["messages"]
 
 
+def test_a_judge_is_asked_before_anything_else_is_scored(tmp_path, config_of, fake):
+    """A judge that fails costs no scores of the other parts, which are not kept."""
+    judge, scored = config_of(), []
+    fields = f'url = "{judge.url}"\nmodel = "m"\ntemplate = "judge.md"\nlowest = 1\nhighest = 10\npatience_s = 0\n'
+    (tmp_path / "r.toml").write_text(f'[m]\nreward = "model"\n[taste.judge]\n{fields}')
+
+    def load(path):
+        return lambda given: scored.append(len(given)) or [0.5] * len(given)
+
+    whole = Reward(given.read(str(tmp_path / "r.toml")), load)
+    fake.respond = lambda number, body: Sent(status=503, raw=b"")
+    with pytest.raises(JudgeError):
+        whole(answers("x", "y"))
+    assert scored == []
+    fake.respond = lambda number, body: Sent("Score: 3")
+    assert [(s.total, [*s.parts]) for s in whole(answers("x"))] == [(3.5, ["m", "taste"])]
+
+
 def test_what_a_reward_uses_changes_with_its_code_its_floors_and_its_template_and_nothing_else(
     tmp_path, module, config_of
 ):
