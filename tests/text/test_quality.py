@@ -86,6 +86,15 @@ def words(texts):
     return ["0.5"] * len(texts)
 
 
+def table(texts):
+    return {0.5: text for text in texts}
+
+
+def sorts(texts):
+    texts.sort(reverse=True)
+    return [0.5 for _ in texts]
+
+
 five = 5
 """
 
@@ -97,6 +106,8 @@ five = 5
         ("wrong:fails", DataError, r"failed with ValueError: boom \(.*wrong.py:9\); correct the function"),
         ("wrong:alone", DataError, "failed with TypeError: 'float' object is not iterable"),
         ("wrong:words", DataError, r"gave '0.5' for text 1 of \d+; a score is a number from 0 to 1"),
+        ("wrong:table", DataError, r"gave \{0.5: '.*, which is no list of scores; correct the function"),
+        ("wrong:sorts", DataError, "changed the list that it was given, so which score belongs to what is not known"),
         ("wrong:five", ConfigError, "wrong has no function five; correct the name"),
         ("wrong:none", ConfigError, "wrong has no function none; correct the name"),
         ("broken:f", ConfigError, "broken cannot be imported: SyntaxError: .*; correct the name"),

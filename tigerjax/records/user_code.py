@@ -1,11 +1,19 @@
 """Modules and functions of the user's own, by their names: what registers tasks and mixtures, and what scores."""
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence, Set
 from types import ModuleType
 from typing import Any
 
 from tigerjax.errors import USERS, ConfigError, TigerjaxError, of_user
+from tigerjax.files.foreign import shown
+
+UNORDERED = (Mapping, Set, str, bytes, bytearray)
+"""What Python iterates over and is no list of results: a table gives its keys, and a set has no order."""
+
+
+class NotInOrder(Exception):
+    """A function leaves open which of its results belongs to what. The text says what it did."""
 
 
 def imported(module: str, said: str) -> ModuleType:
@@ -28,3 +36,18 @@ def function(module: str, name: str, said: str) -> Callable[..., Any]:
         raise ConfigError(f"{said}{module} has no function {name}; correct the name")
     own: Callable[..., Any] = found
     return own
+
+
+def results(function: Callable[[list[Any]], Any], items: Sequence[Any]) -> list[Any]:
+    """What a function gives for a list of items, one result each, in their order.
+
+    Raises NotInOrder for results without an order, and for a function that sorts the list that it is given or takes
+    items out of it; and whatever the function raises."""
+    handed = [*items]
+    given = function(handed)
+    if isinstance(given, UNORDERED):
+        raise NotInOrder(f"gave {shown(given)}, which is no list of scores")
+    made = list(given)  # a generator runs here
+    if len(handed) != len(items) or any(a is not b for a, b in zip(handed, items, strict=True)):
+        raise NotInOrder("changed the list that it was given, so which score belongs to what is not known")
+    return made

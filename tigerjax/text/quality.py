@@ -188,9 +188,11 @@ def _of_user(own: Callable[..., Any], name: str) -> Scorer:
     @functools.wraps(own)
     def scores(texts: Sequence[str]) -> Sequence[float]:
         try:
-            given = list(own(texts))
+            given = user_code.results(own, texts)
         except TigerjaxError:
             raise
+        except user_code.NotInOrder as error:
+            raise DataError(f"scorer {name} {error}; correct the function") from error
         except USERS as error:
             file = getattr(sys.modules.get(getattr(own, "__module__", "")), "__file__", None)
             where = f" ({line_in(error, Path(file))})" if file else ""

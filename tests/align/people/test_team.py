@@ -257,6 +257,20 @@ def test_whoever_owes_an_edit_owes_the_question_and_after_the_day_a_ranking_is_e
         taken(tmp_path, made, short, now=late)
 
 
+def test_an_edit_of_whoever_is_set_aside_is_not_waited_for_where_somebody_elses_ranking_counts(tmp_path):
+    made = team()
+    asked = edits(made)
+    bad = asked[0]["annotator"]  # the one who is asked for at least one edit
+    lines = said(made, lambda person, names, n: names[::-1] if person == bad else names) + asked
+    got = taken(tmp_path, made, lines)
+    lost = sum(edit["annotator"] == bad for edit in asked)
+    assert got.counts["missing_edit"] == lost > 0 and got.counts["edits"] == len(asked) - lost
+    others = [line for line in lines if "text" not in line or line["annotator"] == bad]
+    assert lost < len(asked)
+    with pytest.raises(Blocked, match=f"0 of 50 rankings and {len(asked) - lost} of {len(asked)} edits"):
+        taken(tmp_path, made, others)  # an edit of somebody whose labels count is waited for
+
+
 def test_what_waits_for_the_adjudicator_is_said_where_labels_are_missing(tmp_path):
     made = team()
     wrong = said(made, lambda person, names, n: names[::-1])

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -111,11 +112,17 @@ def test_a_week_of_a_team(project, tmp_path, capfd):
     told = capfd.readouterr().err
     assert f"{len(real)} lines of round 01 came after its winners were mixed in; they join round 02" in told
     assert "answers to gold questions of round 01 came too late to count" in told
+    (before_too,) = re.findall(
+        r"labels: (\d+) lines of round 01 were delivered before, and are not taken a second", told
+    )
+    assert len(labels(project, "ann")) <= int(before_too)  # and those of cat that say what they said
+    assert f"next: tigerjax align run {project} --rounds N" in told  # `align rank` would be refused
     (taken,) = (project / "labels" / "02").iterdir()
     joined = records(taken)
     assert [line["prompt_id"] for line in joined] == [f"late-01-{key[x['prompt_id']]['of']}" for x in real]
     assert all(line["annotator"] == "cat@example.org" and line["candidates"][0]["finish"] for line in joined)
     align("import", project, "--labels", tmp_path / "late.jsonl")  # once more: nothing new
+    assert f"labels: {int(before_too) + len(real)} lines of round 01 were delivered before" in capfd.readouterr().err
     assert len(list((project / "labels" / "02").iterdir())) == 1
     assert (project / "rounds/01/labels/verdicts.jsonl").read_bytes() == before
 

@@ -24,11 +24,13 @@ class Sent:
         headers: dict[str, str] | None = None,
         after_s: float = 0.0,
         promised: int | None = None,
+        drips: int = 0,
     ):
         usage = {"prompt_tokens": 10, "completion_tokens": 2}
         whole = {"choices": [{"message": {"role": "assistant", "content": text}}], "usage": usage}
         self.status, self.headers, self.after_s = status, headers or {}, after_s
         self.raw = json.dumps(whole).encode() if raw is None else raw
+        self.drips = drips  # bytes that come before the head, each 0.1 s after the last
         self.promised = len(self.raw) if promised is None else promised
 
 
@@ -60,6 +62,9 @@ def listening() -> Iterator[Fake]:
             sent = fake.respond(number, body)
             time.sleep(sent.after_s)
             with contextlib.suppress(OSError):  # who asked may have gone
+                for _ in range(sent.drips):
+                    self.wfile.write(b"H")
+                    time.sleep(0.1)
                 self.send_response(sent.status)
                 for name, value in sent.headers.items():
                     self.send_header(name, value)

@@ -7,7 +7,7 @@ import sys
 import pytest
 from fake_api import Sent
 
-from tigerjax.align.answers import Answer, score_records
+from tigerjax.align.answers import Answer, AnswerScore, score_records
 from tigerjax.align.rewards import functions, given, reward
 from tigerjax.align.rewards.reward import Reward, refuse_floors, uses
 from tigerjax.errors import ConfigError, DataError, JudgeError
@@ -134,6 +134,11 @@ def test_a_sum_has_its_parts_and_says_what_is_below_a_floor(tmp_path, module):
         ("[1]", "gave 1 scores for 2 answers"),
         ("['1', '2']", "gave '1' as a score"),
         ("3", "failed with TypeError"),
+        ("{x.text: 1.0 for x in a}", r"gave \{'x': 1.0, 'y': 1.0\}, which is no list of scores"),
+        ("{1.0, 2.0}", "gave .*, which is no list of scores"),
+        ("bytes([1, 2])", "which is no list of scores"),
+        ("[a.pop(0) and 1.0, 2.0]", "changed the list that it was given"),
+        ("a.reverse() or [1.0, 2.0]", "changed the list that it was given"),
         ("1 / 0", r"failed with ZeroDivisionError: division by zero \(.*own_rewards\.py:1\)"),
     ],
 )
@@ -141,6 +146,36 @@ def test_what_a_function_gives_that_is_no_score_is_refused_with_the_answer(modul
     function = functions.imported(f"{module(f'f = lambda a: {body}')}:f")
     with pytest.raises(DataError, match=said):
         functions.scores(function, "own_rewards:f", answers("x", "y"))
+
+
+def test_what_a_function_does_to_its_answers_reaches_no_record_and_no_other_answer(module):
+    body = "[len(x.messages.append(0) or x.messages) + len(x.prompt.pop('messages')) for x in a]"
+    function = functions.imported(f"{module(f'f = lambda a: {body}')}:f")
+    candidates = [{"cid": f"c{i}", "text": "t", "finish": "stop"} for i in range(3)]
+    record = {"prompt_id": "p", "messages": [*ASKED], "candidates": candidates, "reference": "r"}
+    (scored,) = score_records(
+        [record], lambda given: [AnswerScore(s) for s in functions.scores(function, "own_rewards:f", given)]
+    )[0]
+    assert [c["score"] for c in scored["candidates"]] == [4, 4, 4] and scored["reference_score"] == 4
+    assert scored["messages"] == ASKED == record["messages"]
+
+
+def test_a_judge_is_asked_before_anything_else_is_scored(tmp_path, config_of, fake):
+    """A judge that fails costs no scores of the other parts, which are not kept."""
+    judge, scored = config_of(), []
+    fields = f'url = "{judge.url}"\nmodel = "m"\ntemplate = "judge.md"\nlowest = 1\nhighest = 10\npatience_s = 0\n'
+    (tmp_path / "r.toml").write_text(f'[m]\nreward = "model"\n[taste.judge]\n{fields}')
+
+    def load(path):
+        return lambda given: scored.append(len(given)) or [0.5] * len(given)
+
+    whole = Reward(given.read(str(tmp_path / "r.toml")), load)
+    fake.respond = lambda number, body: Sent(status=503, raw=b"")
+    with pytest.raises(JudgeError):
+        whole(answers("x", "y"))
+    assert scored == []
+    fake.respond = lambda number, body: Sent("Score: 3")
+    assert [(s.total, [*s.parts]) for s in whole(answers("x"))] == [(3.5, ["m", "taste"])]
 
 
 def test_what_a_reward_uses_changes_with_its_code_its_floors_and_its_template_and_nothing_else(

@@ -32,7 +32,12 @@ def score_of_last_digit(number: int, body: dict) -> Sent:
         ("", None), ("I give it seven.", None), ("7 of my 10 points", None), ("Score: 11", None), ("Score: 0.5", None),
         ("Score: -7", None), ("Score: 4/5", None), ("Score: 70/100", None), ("Score (1-10): 7", None),
         ("Score: 1-10", None), ("Score: NaN", None), ("Score: 1e1000", None), ("Score: 70-80", None), ("-3", None),
-        ("underscore 7", None), ("7 8", None),
+        ("underscore 7", None), ("7 8", None), ("**Score** **7**", 7), ("_7_", 7), ("得分6。", 6),
+        ("Score: **8**/10", 8),
+        ("Score: 3. A better answer would score 9.", 3), ("It would score 9.", None), ("score_7", None),
+        ("Score: 8,5", None), ("Score: 1,000", None), ("Score: 7 or 8", None), ("评分：7到8", None),
+        ("Score: 7 (out of 100)", None), ("Score: 7 (out of 10)", 7), ("评分：7（满分 100）", None),
+        ("Score: **7**/100", None), ("Score: 3\nFinal score: 7-8", None), ("Score: 4\nWhy this score: it is fine.", 4),
     ],
 )  # fmt: skip
 def test_a_score_is_a_number_that_the_reply_calls_so_and_nothing_else(reply, score):
@@ -115,6 +120,10 @@ def test_a_judge_that_is_slow_is_not_waited_for_longer_than_its_time(fake, confi
     with pytest.raises(JudgeError, match=r"no reply within timeout_s=0\.2"):
         fake.respond = lambda number, body: Sent("Score: 5", after_s=0.5)
         Judge("taste", config_of(timeout_s=0.2, patience_s=0))(answers("b"))
+    fake.respond, began = lambda number, body: Sent("Score: 5", drips=30), time.monotonic()
+    with pytest.raises(JudgeError, match=r"no reply within timeout_s=0\.3 .1 tries"):
+        Judge("taste", config_of(timeout_s=0.3, patience_s=0))(answers("c"))
+    assert time.monotonic() - began < 2.0  # of the 3 s that its drops take
 
 
 @pytest.mark.parametrize("text", ["I cannot say.", "Score: 11", "Score: 4/5"])

@@ -126,13 +126,13 @@ class Delivery:
         return late
 
     def _tardy(self, closed: int, files: Sequence[Path], late: Callable[[Any], int]) -> labels_lib.Collected:
-        """The lines of files about a round that has been mixed, but for those that it had in time."""
+        """The lines of files about a round that has been mixed, without those that it had in time; `total` has all."""
         items = asked(self._rounds / f"{closed:02d}").items
         in_time = delivered(self._folder, closed)
         had = labels_lib.collect(items, in_time, **self._limits).lines if in_time else {}
         new = labels_lib.collect(items, files, **self._limits, takes=lambda line: late(line) == closed)
         fresh = {slot: line for slot, line in new.lines.items() if _said(line) != _said(had.get(slot, {}))}
-        return new._replace(lines=fresh)
+        return new._replace(lines=fresh, total=len(new.lines))
 
     def _take_late(self, closed: int, taker: int, found: labels_lib.Collected) -> int:
         """Writes late lines among the labels of round `taker`; returns 1 where there are new ones."""
@@ -159,6 +159,8 @@ class Delivery:
                 lines.append(own)
         if counts["gold"]:
             note(f"labels: {counts['gold']} answers to gold questions of round {closed:02d} came too late to count")
+        if again := found.total - counts["gold"] - len(lines):
+            note(f"labels: {again} lines of round {closed:02d} were delivered before, and are not taken a second time")
         if lines:
             self._write(taker, f"{LATE[1:]}{closed:02d}.jsonl", _jsonl(lines))
             note(

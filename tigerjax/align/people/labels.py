@@ -177,7 +177,7 @@ def import_labels(
     }
     waits = missing
     if panel is not None:
-        waits = missing | {"edit": [p for p in missing["edit"] if panel.needs_edit(lines, p)]}
+        waits = missing | {"edit": [p for p in missing["edit"] if panel.needs_edit(counted, p)]}
     # A file without a label for these questions may still have others, and its writer must see that it was taken.
     here = f" (labels that are imported: {len(found.lines):,})" if found.lines else ""
     if any(waits.values()) and not allow_partial:

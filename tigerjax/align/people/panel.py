@@ -123,9 +123,12 @@ class Panel(NamedTuple):
             owed.update(p for p in one["people"] if p not in aside and _owed(lines, one, p))
         return {person: owed[person] for person in self.people if owed[person]}
 
-    def needs_edit(self, lines: Mapping[Slot, Any], prompt_id: str) -> bool:
-        """Whether a prompt waits for its edit: after the day until which all is waited for, a ranking is enough."""
-        return not self.closed or not any(slot[:2] == (prompt_id, "rank") for slot in lines)
+    def needs_edit(self, counted: Counted, prompt_id: str) -> bool:
+        """Whether a prompt waits for its edit. A ranking is enough after the day until which all is waited for, and
+        where the labels of the one who is asked for the edit are set aside."""
+        ranked = any(slot[:2] == (prompt_id, "rank") for slot in counted.lines)
+        by = {one["edit_by"] for one in self.assignments if one["prompt_id"] == prompt_id}
+        return not (ranked and (self.closed or by.issubset(counted.aside)))
 
     def refuse_open(self, lines: Mapping[Slot, Any], counted: Counted, here: str) -> None:
         """Blocked while labels of the team are waited for, or prompts for the adjudicator."""

@@ -1,5 +1,6 @@
 """Rewards that are Python functions of the user: imported, called on one host, and what they return checked."""
 
+import copy
 import math
 import re
 import sys
@@ -40,12 +41,16 @@ def source(name: str) -> Fingerprint:
 def scores(function: Function, name: str, answers: Sequence[Answer]) -> list[float]:
     """The scores of answers by a function, which one host calls; NaN where it gives None.
 
-    Raises DataError, which names the answer and its prompt, for what is no finite number.
+    The function gets copies, so that a message that it appends stands in no record. Raises DataError, which names the
+    answer and its prompt, for what is no finite number, and for a list of answers whose order the function changed.
     """
     outcome: dict[str, Any] = {}
     if hosts.is_writer():
+        copies = [copy.deepcopy(answer) for answer in answers]  # each by itself: those to one prompt share its record
         try:
-            outcome = _checked(list(function(answers)), answers)
+            outcome = _checked(user_code.results(function, copies), answers)
+        except user_code.NotInOrder as error:
+            outcome["trouble"] = str(error)
         except USERS as error:
             outcome["trouble"] = f"failed with {': '.join(of_user(error))}{_where(function, error)}"
     outcome = hosts.share(f"scores of {name}", outcome)[0]

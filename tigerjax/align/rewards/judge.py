@@ -1,7 +1,7 @@
 """A judge: a language model that is asked for a number for each answer.
 
 What it is asked is the text of the template, with the question and the answer in it. Its score is the number behind the
-last `Score:` of its reply, or the whole reply where that is a number. Nothing else is taken for a score.
+last `Score:` of its reply, or the whole reply where that is a number or `Score 7`. Nothing else is taken for a score.
 """
 
 import hashlib
@@ -28,10 +28,15 @@ from tigerjax.terminal import one_line
 
 FILLED = ("question", "conversation", "answer")
 PLACE = re.compile(r"\{\{\s*(\w+)\s*\}\}")
-NUMBER = r"([-+]?\d+(?:\.\d+)?)(?![\d.]*\d|[A-Za-z_])(?:\s*(?:/|out of)\s*(\d+(?:\.\d+)?))?"
-WORD = r"(?:\bscore|评分|得分|分数)[\s*_`:\uff1a=]*(?<![A-Za-z0-9_])"
-SCORE = re.compile(WORD + NUMBER + r"(?!\s*(?:-|\u2013|~|to\b)\s*\d)", re.IGNORECASE)
-ALONE = re.compile(r"[\s*_`]*" + NUMBER + r"[\s*_`.]*")
+GLUE = r"[\s*_`]*"  # what Markdown puts around a number
+OUT_OF = rf"(?:{GLUE}[(\uff08]?(?:[/\uff0f]|out of|满分){GLUE}(\d+(?:\.\d+)?))?"
+NUMBER = rf"([-+]?\d+(?:\.\d+)?)(?![\d.,]*\d|[A-Za-z]|_+\w){OUT_OF}"
+WORD = r"(?:\bscore|评分|得分|分数)"
+CALLED = re.compile(rf"{WORD}{GLUE}[:\uff1a=]{GLUE}(?=[-+]?\d)", re.IGNORECASE)
+SCORE = re.compile(rf"{NUMBER}(?!\s*(?:[-\u2013~至到或]|to\b|or\b)\s*\d)", re.IGNORECASE)
+TAIL = r"[\s*_`.)\uff09\u3002]*"
+LINE = re.compile(rf"{GLUE}(?:{WORD}{GLUE}(?<![A-Za-z0-9_]))?{NUMBER}{TAIL}", re.IGNORECASE)
+"""A reply that is a score without a colon. In a sentence, as in `a better answer would score 9`, it is none."""
 OF_ONE = (400, 413, 422)
 """HTTP statuses by which an API may refuse one question, as too long or not allowed, and answer the others."""
 MOST_REASONS = 3  # of refusals that the line about a judge names
@@ -226,9 +231,11 @@ class _Asking:
 def score_in(reply: str, lowest: float, highest: float) -> float | None:
     """The score in a reply; None where there is none, or one that the range does not have.
 
-    `Score: 7`, `**Score:** 7/10` where 10 is the highest, or a reply that is a number and nothing else.
+    `Score: 7`, `**Score:** 7/10` where 10 is the highest, or a reply that is a number and nothing else. `Score: 7-8`
+    and `Score: 7,5` are none, also where another `Score:` stands before them.
     """
-    found = ALONE.fullmatch(reply) or next(reversed([*SCORE.finditer(reply)]), None)
+    called = next(reversed([*CALLED.finditer(reply)]), None)
+    found = LINE.fullmatch(reply) if called is None else SCORE.match(reply, called.end())
     if found is None or (found[2] is not None and float(found[2]) != highest):
         return None
     score = float(found[1])

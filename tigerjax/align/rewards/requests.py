@@ -1,11 +1,13 @@
 """One question to an OpenAI-compatible API, asked again while the API is down, busy or answers with broken JSON."""
 
+import contextlib
 import datetime
 import email.utils
 import http.client
 import json
 import random
 import re
+import socket
 import threading
 import time
 import urllib.error
@@ -57,6 +59,38 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
         return None
 
 
+class _Timed(urllib.request.AbstractHTTPHandler):
+    """Gives up a reply whose head is not there within the timeout, which is one of each read for Python's own."""
+
+    def do_open(self, http_class: Any, req: urllib.request.Request, **more: Any) -> http.client.HTTPResponse:
+        made: list[http.client.HTTPConnection] = []
+
+        def connection(host: str, **given: Any) -> Any:
+            made.append(http_class(host, **given))
+            return made[0]
+
+        def cut() -> None:
+            if made and (at := made[0].sock) is not None:
+                with contextlib.suppress(OSError):
+                    socket.socket.shutdown(at, socket.SHUT_RDWR)  # also of TLS, whose own object is left to its thread
+
+        timer = threading.Timer(req.timeout or 0.0, cut)
+        timer.daemon = True
+        timer.start()
+        try:
+            return super().do_open(connection, req, **more)
+        finally:
+            timer.cancel()
+
+
+class _TimedHttp(_Timed, urllib.request.HTTPHandler):
+    pass
+
+
+class _TimedHttps(_Timed, urllib.request.HTTPSHandler):
+    pass
+
+
 class Api:
     """The API of a judge. Several threads may ask it at the same time."""
 
@@ -64,7 +98,7 @@ class Api:
         """`patience_s` is how long a question is asked again; with 0 it is asked once."""
         self._config, self._key, self._patience_s = config, key, patience_s
         self._url = config.url.rstrip("/") + CHAT
-        self._opener = urllib.request.build_opener(_NoRedirect)
+        self._opener = urllib.request.build_opener(_NoRedirect, _TimedHttp, _TimedHttps)
         self._closed, self._lock, self._waiting = threading.Event(), threading.Lock(), False
         self.calls = self.tokens_in = self.tokens_out = 0
         """Requests that were sent so far, and tokens of the replies to them."""
@@ -118,16 +152,17 @@ class Api:
             headers["Authorization"] = f"Bearer {self._key}"
         with self._lock:
             self.calls += 1
+        deadline = time.monotonic() + self._config.timeout_s
         try:
             request = urllib.request.Request(self._url, data, headers, method="POST")
             with self._opener.open(request, timeout=self._config.timeout_s) as answer:
-                return _reply(_whole(answer, time.monotonic() + self._config.timeout_s))
+                return _reply(_whole(answer, deadline))
         except urllib.error.HTTPError as error:
             with error:
                 raise self._refused(error) from error
         except (OSError, http.client.HTTPException) as error:  # URLError and TimeoutError are OSErrors
             reason = getattr(error, "reason", None) or error
-            if isinstance(reason, TimeoutError):
+            if isinstance(reason, TimeoutError) or time.monotonic() >= deadline:
                 raise _Trouble(f"no reply within timeout_s={self._config.timeout_s:g}") from error
             raise _Trouble(self._shown(f"no connection: {type(reason).__name__} {reason}")) from error
 

@@ -40,8 +40,12 @@ class Reward:
     def __call__(self, answers: Sequence[Answer]) -> list[AnswerScore]:
         """The score of each answer. In a weighted sum it is NaN where a part with a weight could not score the answer.
         Where a part with a floor could not score it, the answer counts as below that floor."""
-        columns = [_called(name, column, answers) for name, column in zip(self.given.parts, self._columns, strict=True)]
-        return [self._score(row) for row in zip(*columns, strict=True)] if answers else []
+        columns = dict(zip(self.given.parts, self._columns, strict=True))
+        # Judges first: they may fail, and what they replied is kept, which the scores of other parts are not.
+        order = sorted(columns, key=lambda name: self.given.parts[name].judge is None)
+        scores = {name: _called(name, columns[name], answers) for name in order}
+        rows = zip(*(scores[name] for name in columns), strict=True)
+        return [self._score(row) for row in rows] if answers else []
 
     def _score(self, row: Sequence[float]) -> AnswerScore:
         if not self.given.summed:
