@@ -27,7 +27,7 @@ KERNELS = dataclasses.replace(PLAIN, decode_kernels="interpret")
 class AnyConfig(ModelConfig):
     """Of no family: with what a test gives it."""
 
-    given: Extras = Extras()
+    given: Extras = dataclasses.field(default_factory=Extras)
 
     @property
     def extras(self):

@@ -44,6 +44,11 @@ def says_what_it_moves(i: Instruction) -> bool:
     return all(pattern.search(i.attributes) for pattern in COST.values())
 
 
+def is_uncounted(kernel: Instruction) -> bool:
+    """Whether a step holds no time of this Pallas kernel."""
+    return "splash" not in kernel_name(kernel) and not says_what_it_moves(kernel)
+
+
 class Times(NamedTuple):
     """Seconds of a step, or of one walk through a computation."""
 
