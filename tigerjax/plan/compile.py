@@ -37,7 +37,8 @@ OPTIONS = {"xla_dump_hlo_as_text": True}
 class Compiled:
     """The result of one compilation. Bytes are those of one device.
 
-    Where the program does not fit, temporaries are what it would need, and the peak is their sum with the arguments."""
+    Temporaries are what the peak holds beside the arguments. Where the program does not fit, they are what it would
+    need, and the peak is their sum with the arguments."""
 
     options: dict[str, Any]
     """The libtpu flags that it was compiled with."""
@@ -166,7 +167,8 @@ def compile_for(
         flops=count,
         hlo=compiled.as_text(),
         argument_bytes=memory.argument_size_in_bytes,
-        temp_bytes=memory.temp_size_in_bytes,
+        # temp_size_in_bytes of libtpu 0.0.42 has gaps between buffers as well, and may be above the peak.
+        temp_bytes=memory.peak_memory_in_bytes - memory.argument_size_in_bytes,
         peak_bytes=memory.peak_memory_in_bytes,
         host_bytes=memory.host_temp_size_in_bytes,
         lower_s=lower_s,
