@@ -110,6 +110,12 @@ def test_samples_do_not_depend_on_the_mesh(tiny, prompts, records) -> None:
     assert drawn(sample(placed, prompts[4::2], mesh=mesh, batching=Batching(prompts=4, rows=8))) == drawn(records[4::2])
 
 
+def test_samples_do_not_depend_on_the_kernels_of_a_step(tiny, prompts, records) -> None:
+    model = tiny.loaded()
+    kernels = dataclasses.replace(model, compute=dataclasses.replace(model.compute, decode_kernels="interpret"))
+    assert drawn([*generate(kernels, prompts[4::2], SAMPLED, batching=BATCHING)]) == drawn(records[4::2])
+
+
 def test_seed_and_round_give_other_samples(tiny, prompts, records) -> None:
     for other in ({"seed": 1}, {"round": 1}):
         for prompt_id, got in drawn(sample(tiny, prompts[4::2], **other)).items():
