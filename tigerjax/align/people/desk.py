@@ -14,7 +14,7 @@ from tigerjax.align.people import quality
 from tigerjax.align.people.delivery import asked, delivered
 from tigerjax.align.people.folders import write_questions
 from tigerjax.align.people.label_lines import BadLine, brings_question
-from tigerjax.files import paths
+from tigerjax.files import manifest, paths
 from tigerjax.files.jsonl import dumped
 
 COLUMNS = "round annotator at prompt_id kind state ranking reject axes base text note".split()
@@ -68,7 +68,8 @@ def adjudicated(folder: Path, config: AlignConfig, index: int) -> list[dict[str,
 
 
 def said(folder: Path, config: AlignConfig, index: int) -> Iterator[dict[str, Any]]:
-    """Who said what in a round: every label line that came, with its `state`.
+    """Who said what in a round: every label line that came, with its `state`. Each export of Label Studio repeats the
+    labels of earlier ones: a line that has come before stands there once.
 
     counted, superseded (by a later line of the same person), gold (an answer to a gold question), set_aside, or
     adjudicated (the adjudicator's ranking counts instead).
@@ -80,10 +81,12 @@ def said(folder: Path, config: AlignConfig, index: int) -> Iterator[dict[str, An
     panel, found = panel_lib.of_round(place, config), _lines(folder, index).lines
     counted = panel.counted(found, questions.key) if panel else None
     entries = {entry["prompt_id"]: entry for entry in questions.key}
+    had: set[bytes] = set()
     for path in files:
         for _, line in labels_lib.read_lines(path):
-            if line is None or isinstance(line, BadLine):
+            if line is None or isinstance(line, BadLine) or (content := manifest.canonical(line)) in had:
                 continue
+            had.add(content)
             kind = "edit" if "base" in line else "rank"
             slot, entry = (line["prompt_id"], kind, line["annotator"]), entries.get(line["prompt_id"], {})
             state = "counted"

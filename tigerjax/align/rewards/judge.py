@@ -19,7 +19,7 @@ from tigerjax.align.answers import Answer
 from tigerjax.align.rewards.config import JudgeConfig
 from tigerjax.align.rewards.functions import named
 from tigerjax.align.rewards.replies import Replies
-from tigerjax.align.rewards.requests import Api, JudgeRefusal
+from tigerjax.align.rewards.requests import CUT, Api, JudgeRefusal
 from tigerjax.errors import ConfigError, DataError, TigerjaxError, near_miss
 from tigerjax.files import manifest, paths
 from tigerjax.files.progress import Advance
@@ -232,11 +232,16 @@ def score_in(reply: str, lowest: float, highest: float) -> float | None:
     """The score in a reply; None where there is none, or one that the range does not have.
 
     `Score: 7`, `**Score:** 7/10` where 10 is the highest, or a reply that is a number and nothing else. `Score: 7-8`
-    and `Score: 7,5` are none, also where another `Score:` stands before them.
+    and `Score: 7,5` are none, also where another `Score:` stands before them. Neither is a number at which the reply
+    was cut off, nor one that a model names while it thinks, in `<think>`.
     """
+    whole = reply.removesuffix(CUT)
+    is_cut, reply = whole != reply, whole.rpartition("</think>")[2].partition("<think>")[0]
     called = next(reversed([*CALLED.finditer(reply)]), None)
     found = LINE.fullmatch(reply) if called is None else SCORE.match(reply, called.end())
     if found is None or (found[2] is not None and float(found[2]) != highest):
+        return None
+    if is_cut and not reply[found.end() :].strip(".,/"):  # `Score: 1` may be the beginning of `Score: 10`
         return None
     score = float(found[1])
     return score if lowest <= score <= highest else None
