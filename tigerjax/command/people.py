@@ -64,6 +64,10 @@ def _show(found: dict[str, Any]) -> None:
         f" {found['for_adjudicator']} prompts for the adjudicator"
     )
     Console().print(table)
+    if found["all_set_aside"] and not found["for_adjudicator"]:
+        terminal.show(
+            f"{found['all_set_aside']} prompts whose labels are all set aside; --align.adjudicator NAME asks somebody"
+        )
     terminal.show(f"Krippendorff's alpha: {as_text({name: _number(value) for name, value in found['alpha'].items()})}")
     for one in found["people"]:
         for reason in one["named"]:

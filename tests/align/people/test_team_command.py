@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from tiny_project import align, build
 
+from tigerjax.command import people
+
 PEOPLE = ("ann", "bob", "cat@example.org")
 
 
@@ -66,8 +68,9 @@ def test_a_week_of_a_team(project, tmp_path, capfd):
     assert "align people status" in told and "queue/people" in told
     align("people", "status", project, "--json", tmp_path / "status.json")
     shown, state = capfd.readouterr().out, json.loads((tmp_path / "status.json").read_text())["rounds"][0]
-    people = {one["person"]: one for one in state["people"]}
-    assert people["ann"]["to_come"] == 0 and people["bob"]["to_come"] == people["bob"]["asked"] > 0
+    by_name = {one["person"]: one for one in state["people"]}
+    assert by_name["ann"]["to_come"] == 0 and by_name["bob"]["to_come"] == by_name["bob"]["asked"] > 0
+    assert state["all_set_aside"] == 0
     assert not state["overdue"] and state["due"] in json.dumps(state) and "bob" in shown
     assert "…" not in shown  # a name that is cut could be that of two people
     # Tuesday: the others, one of whom orders the gold questions the wrong way round.
@@ -125,6 +128,16 @@ def test_a_week_of_a_team(project, tmp_path, capfd):
     assert f"labels: {int(before_too) + len(real)} lines of round 01 were delivered before" in capfd.readouterr().err
     assert len(list((project / "labels" / "02").iterdir())) == 1
     assert (project / "rounds/01/labels/verdicts.jsonl").read_bytes() == before
+
+
+def test_status_says_that_nobody_is_asked_any_more(capsys):
+    head = {"round": 1, "due": "2026-05-04T09:30:00+00:00", "overdue": True, "labels": 9, "to_come": 0}
+    found = head | {"for_adjudicator": 0, "all_set_aside": 4, "alpha": {}, "people": []}
+    people._show(found)
+    said = "4 prompts whose labels are all set aside; --align.adjudicator NAME asks somebody"
+    assert said in capsys.readouterr().out
+    people._show(found | {"for_adjudicator": 4})
+    assert said not in capsys.readouterr().out
 
 
 def test_status_and_push_without_a_team_say_what_to_set(tmp_path, capfd, monkeypatch):

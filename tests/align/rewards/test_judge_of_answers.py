@@ -4,11 +4,13 @@ import datetime
 import json
 import math
 import time
+from pathlib import Path
 
 import pytest
 from fake_api import Sent
 
 from tigerjax.align.answers import Answer
+from tigerjax.align.rewards import judge as judge_module
 from tigerjax.align.rewards import requests
 from tigerjax.align.rewards.judge import Judge, key, score_in, template
 from tigerjax.align.rewards.requests import CUT
@@ -318,3 +320,22 @@ def test_what_came_in_place_of_a_reply_is_shown(fake, config_of, tmp_path, raw, 
     fake.respond = lambda number, body: Sent(raw=raw)
     with pytest.raises(JudgeError, match=rf"message\.content, but: {said} \(1 tries"):
         Judge("taste", config_of(patience_s=0, key_file=str(tmp_path / "key")))(answers("a"))
+
+
+def test_whoever_interrupts_is_told_what_is_waited_for_and_no_more_is_asked(fake, config_of, capfd, monkeypatch):
+    fake.respond = lambda number, body: Sent("Score: 5" if number == 1 else "no score", after_s=0.3)
+
+    def interrupted(*given, **more):
+        while len(fake.asked) < 2:
+            time.sleep(0.01)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(judge_module, "wait", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        Judge("taste", config_of())(answers(*"123456"))
+    said = capfd.readouterr().err
+    assert "judge taste: 2 replies are under way and waited for, at most 120 s; Ctrl-C again ends at once" in said
+    assert len(fake.asked) == 2 and "calls 2," in said  # the one without a score is not asked for again
+    monkeypatch.undo()
+    (kept,) = Path(config_of().cache).iterdir()
+    assert len(kept.read_text().splitlines()) == 1

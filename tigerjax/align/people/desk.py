@@ -40,6 +40,7 @@ def status(folder: Path, config: AlignConfig, index: int) -> dict[str, Any] | No
     head = {"round": index, "due": panel.due.isoformat(), "overdue": panel.closed}
     head |= {"labels": len(lines), "to_come": sum(one["to_come"] for one in found["people"])}
     head |= {"for_adjudicator": len(panel.for_adjudicator(counted, lines, key)), "dropped": counted.dropped}
+    head |= {"all_set_aside": len(panel.all_aside(counted, lines, key))}
     return head | found
 
 

@@ -116,6 +116,8 @@ class Api:
         """
         began, tries, data = time.monotonic(), 0, json.dumps(body).encode()
         while True:
+            if self._closed.is_set():  # nobody would read the reply
+                raise JudgeError(f"judge {self._config.url} is not asked any more; start the same command again")
             tries += 1
             try:
                 reply = self._once(data)
