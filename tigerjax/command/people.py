@@ -86,7 +86,7 @@ def export(dir: Folder, out: OutTable, json: Path | None = None) -> None:
     """Writes who said what in all rounds, one label per line, as JSONL or CSV.
 
     OUT ends in .jsonl or .csv, which says the form. Each line has its state: counted, superseded by a later one of the
-    same person, gold, set_aside or adjudicated.
+    same person, gold, set_aside, adjudicated or former_queue (a queue that was made again lacks the question).
 
     Example: tigerjax align people export runs/align --out labels.csv
     """

@@ -148,3 +148,27 @@ def test_status_and_push_without_a_team_say_what_to_set(tmp_path, capfd, monkeyp
         assert "set align.people before the step queue" in capfd.readouterr().err
     align("people", "export", project, "--out", tmp_path / "x.csv", code=2)
     assert "has no labels yet" in capfd.readouterr().err and not (tmp_path / "x.csv").exists()
+
+
+def test_labels_of_a_queue_that_was_made_again_are_left_out_and_counted(tmp_path, capfd):
+    project = build(tmp_path)
+    align("set", project, "--align.people", *PEOPLE, "--gold-questions", gold_file(tmp_path), "--again")
+    align("queue", project)
+    old = labels(project, "ann", "bob")
+    align("import", project, "--labels", write(tmp_path / "old.jsonl", old), code=4)
+    align("set", project, "--align.rank-fraction", "1", "--again")  # another batch: every label is of the former one
+    align("queue", project)
+    capfd.readouterr()
+    align("import", project, code=4)
+    assert f"(labels that are imported: 0, left out, of a former queue: {len(old)})" in capfd.readouterr().err
+    align("people", "status", project, "--json", tmp_path / "status.json")
+    assert json.loads((tmp_path / "status.json").read_text())["rounds"][0]["labels"] == 0
+    align("people", "export", project, "--out", tmp_path / "said.jsonl")
+    assert [row["state"] for row in records(tmp_path / "said.jsonl")] == ["former_queue"] * len(old)
+    align("import", project, "--labels", tmp_path / "old.jsonl", code=3)  # what comes now is about the queue as it is
+    assert "is stale" in capfd.readouterr().err
+    new = labels(project, *PEOPLE)
+    align("import", project, "--labels", write(tmp_path / "new.jsonl", new))
+    counts = json.loads((project / "rounds/01/labels/manifest.json").read_text())["counts"]
+    assert counts["dropped"]["former_queue"] == len(old) and counts["in"] == len(old) + len(new)
+    assert counts["in"] == counts["out"] + sum(counts["dropped"].values())

@@ -339,3 +339,9 @@ def test_whoever_interrupts_is_told_what_is_waited_for_and_no_more_is_asked(fake
     monkeypatch.undo()
     (kept,) = Path(config_of().cache).iterdir()
     assert len(kept.read_text().splitlines()) == 1
+
+
+def test_nothing_is_asked_where_the_replies_have_no_folder(fake, config_of, tmp_path):
+    with pytest.raises(FileExistsError):  # the command line words it
+        Judge("taste", config_of(cache=str(tmp_path / "judge.md")))(answers("a"))
+    assert not fake.asked

@@ -25,7 +25,8 @@ FORMULA = tuple("=+-@\t\r")
 def _lines(folder: Path, index: int) -> labels_lib.Collected:
     """The labels of a round. They were checked when they came, so lengths are not counted again."""
     items = asked(folder / "rounds" / f"{index:02d}").items
-    return labels_lib.collect(items, delivered(folder, index), max_tokens=0, count_tokens=lambda messages: 0)
+    files, takes = delivered(folder, index), labels_lib.of_queue(items)
+    return labels_lib.collect(items, files, max_tokens=0, count_tokens=lambda messages: 0, takes=takes)
 
 
 def status(folder: Path, config: AlignConfig, index: int) -> dict[str, Any] | None:
@@ -72,8 +73,9 @@ def said(folder: Path, config: AlignConfig, index: int) -> Iterator[dict[str, An
     """Who said what in a round: every label line that came, with its `state`. Each export of Label Studio repeats the
     labels of earlier ones: a line that has come before stands there once.
 
-    counted, superseded (by a later line of the same person), gold (an answer to a gold question), set_aside, or
-    adjudicated (the adjudicator's ranking counts instead).
+    counted, superseded (by a later line of the same person), gold (an answer to a gold question), set_aside,
+    adjudicated (the adjudicator's ranking counts instead), or former_queue (the queue was made again, and does not have
+    the question any more).
     """
     place = folder / "rounds" / f"{index:02d}"
     questions = asked(place)
@@ -93,7 +95,9 @@ def said(folder: Path, config: AlignConfig, index: int) -> Iterator[dict[str, An
             state = "counted"
             if kind == "rank":
                 line.setdefault("ranking", [])
-            if found[slot] != line:
+            if slot not in found:
+                state = "former_queue"
+            elif found[slot] != line:
                 state = "superseded"
             elif "right" in entry:
                 state = "gold"
