@@ -7,6 +7,7 @@ an annotator ranked a prompt twice, or edited it twice, the later line counts.
 One wrong line and nothing is imported. The error names every wrong line with its file and line number.
 """
 
+import codecs
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -281,6 +282,9 @@ def read_lines(path: Path) -> Iterator[tuple[str, Any]]:
     Instead of the line it gives a BadLine when the line cannot be read, and None for a skipped task of Label Studio.
     """
     raw = path.read_bytes()
+    if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):  # else each line of it is wrong in another way
+        yield str(path), BadLine("is UTF-16, as some programs on Windows write; save it as UTF-8")
+        return
     if raw.removeprefix(BOM).lstrip()[:1] == b"[":
         yield from ((f"{path}: {where}" if where else str(path), line) for where, line in label_studio.lines(raw))
         return
