@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from test_rounds import CONFIG, World
 
-from tigerjax.align import gate
+from tigerjax.align import gate, summary
 from tigerjax.align import settings as settings_lib
 from tigerjax.align.config import AlignConfig
 from tigerjax.align.steps import STEPS
@@ -129,3 +129,17 @@ def test_the_reasons_of_a_round_without_winners_add_up_to_its_prompts(tmp_path):
     config = dataclasses.replace(CONFIG, allow_partial=True, top_m=3, min_score=99.0)
     with pytest.raises(GateFailed, match=r"0 winners of 20 prompts \(13 below_min_score, 7 no_winner_truncated\); "):
         world.run(config=config, sample=some_cut, labels=lambda queue: [])
+
+
+def test_a_round_says_by_which_reward_it_was_scored_whatever_model_answered(monkeypatch, tmp_path):
+    def scored_by(*inputs, more=0, **settings):
+        config = {"align": {"more_candidates": more}, "settings": settings or None}
+        made = {"config": config, "inputs": [{"path": name, "sha256": name} for name in inputs]}
+        monkeypatch.setattr(summary.manifest, "read", lambda folder: made)
+        return summary._scored_by(tmp_path)
+
+    same = scored_by("sample1", "model")
+    assert same == scored_by("sample2", "model") == scored_by("sample3", "model", "sampler", more=4)
+    other = [scored_by("sample1", "model2"), scored_by("sample1", reward={"a": {"weight": 1}})]
+    other.append(scored_by("sample1", reward={"a": {"weight": 2}}))
+    assert len({same, *other}) == 4

@@ -329,6 +329,6 @@ def test_the_report_of_rounds_has_the_held_out_answers_of_both_models_and_who_ch
     ended = world.run()
     (entry,) = summary.collect(world.folder)["align_rounds"]
     assert (entry["round"], entry["gate"], entry["win_rate"]) == (1, "accepted", 1.0)
-    assert entry["winners"] == ended.figures["winners"]
+    assert entry["winners"] == ended.figures["winners"] and len(entry["scored_by"]) == 16
     assert entry["before"] == {"reward": 5.0, "accuracy": 0.5, "characters": len("answer 5"), "scores": [5.0] * 4}
     assert entry["after"] == {"reward": 9.0, "accuracy": 0.9, "characters": len("answer 9"), "scores": [9.0] * 4}

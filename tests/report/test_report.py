@@ -288,6 +288,20 @@ def test_the_terminal_says_the_verdict_of_each_round():
         assert any(f"round 1: {name}" in line and value in line for line in lines), name
 
 
+def test_mean_rewards_of_different_rewards_are_not_drawn_as_one_series(tmp_path: Path):
+    report = made_up_report()
+    said = "The reward has changed between rounds: compare mean rewards within a round only"
+    for one in report["align_rounds"]:
+        one["scored_by"] = "a"
+    text = rendered(report, tmp_path)
+    assert said not in text and "the reward has changed" not in text
+    dots = text.count('class="dot')
+    report["align_rounds"][1]["scored_by"] = "b"
+    text = rendered(report, tmp_path)
+    assert said in text and "round 2; the reward has changed" in text
+    assert text.count('class="dot') == dots - 2  # one in each plane
+
+
 def test_a_failed_write_leaves_the_old_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     text = rendered(made_up_report(), tmp_path)
     monkeypatch.setattr("tigerjax.files.paths.os.replace", lambda *_: (_ for _ in ()).throw(OSError("made up")))

@@ -104,7 +104,7 @@ five = 5
     [
         ("wrong:leaves", DataError, r"failed with SystemExit: 0 \(.*wrong.py:5\); correct the function"),
         ("wrong:fails", DataError, r"failed with ValueError: boom \(.*wrong.py:9\); correct the function"),
-        ("wrong:alone", DataError, "failed with TypeError: 'float' object is not iterable"),
+        ("wrong:alone", DataError, "gave 0.5, which is no list of scores"),
         ("wrong:words", DataError, r"gave '0.5' for text 1 of \d+; a score is a number from 0 to 1"),
         ("wrong:table", DataError, r"gave \{0.5: '.*, which is no list of scores; correct the function"),
         ("wrong:sorts", DataError, "changed the list that it was given, so which score belongs to what is not known"),

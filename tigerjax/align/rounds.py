@@ -241,14 +241,16 @@ def _steps(
     files = [*functions.labels(folder / "queue"), *panel.earlier_records(folder, config)]
     with begin("labels", [folder / "queue", *files]) as step:
         if not step.done:
+            items = _read(folder / "queue" / "queue.jsonl")
             imported = labels_lib.import_labels(
-                _read(folder / "queue" / "queue.jsonl"),
+                items,
                 _read(folder / "queue" / "key.jsonl"),
                 functions.labels(folder / "queue"),
                 max_tokens=functions.max_tokens,
                 count_tokens=functions.count_tokens,
                 allow_partial=config.allow_partial,
                 panel=panel.of_round(folder, config),
+                takes=labels_lib.of_queue(items),
             )
             folders.write_labels(step.tmp, imported, Path(CONVERSATIONS).name)
             step.counts = imported.counts

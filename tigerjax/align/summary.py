@@ -1,5 +1,6 @@
 """The figures of an alignment's ended rounds for its report, read from their folders."""
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,10 @@ def collect(folder: str | Path) -> dict[str, Any]:
     """The contents of report.json, with one entry of `align_rounds` for each round that has its gate, and one of
     `examples` (`tigerjax.align.examples`) for each of the last SHOWN.
 
-    An entry is {round, gate, reasons, win_rate, winners, before, after, diversity?, control?, held_out?, note?}.
-    Diversity holds the figures of `tigerjax.align.diversity`, control those of `duel.judge`. Before and after are the
-    current and the new model on the held-out questions: mean {reward, accuracy, characters} and the list of scores. The
-    last two are those of `gate.beside`.
+    An entry is {round, gate, reasons, win_rate, scored_by, winners, before, after, diversity?, control?, held_out?,
+    note?}. `scored_by` is a hash of the reward. Diversity holds the figures of `tigerjax.align.diversity`, and control
+    those of `duel.judge`. Before and after are the current and the new model on the held-out questions: mean {reward,
+    accuracy, characters} and the list of scores. The last two are those of `gate.beside`.
 
     Raises DataError where no round has ended, or where an older version wrote its gate.
     """
@@ -45,6 +46,7 @@ def collect(folder: str | Path) -> dict[str, Any]:
                 }
             verdict = "accepted" if gate["accepted"] else "refused"
             entry = {"round": int(round_folder.name), "gate": verdict, "reasons": gate["reasons"], "winners": winners}
+            entry["scored_by"] = _scored_by(round_folder)
             made = [(manifest.read(round_folder / step) or {}).get("figures", {}) for step in ("sample", "mix")]
             entry |= {"diversity": made[0] | made[1]} if made[0] or made[1] else {}
             entry |= {"control": gate["figures"]["control"]} if "control" in gate["figures"] else {}
@@ -59,6 +61,16 @@ def collect(folder: str | Path) -> dict[str, Any]:
     if (paths.of(folder) / settings.FILE).is_file():
         report["seed"] = settings.read(paths.of(folder)).align["seed"]
     return report
+
+
+def _scored_by(round_folder: Path) -> str:
+    """A hash of the reward of a round. Scores of different rewards have different scales."""
+    made = manifest.read(round_folder / "score") or {}
+    config, inputs = made.get("config") or {}, made.get("inputs") or []
+    if (config.get("align") or {}).get("more_candidates"):
+        inputs = inputs[:-1]  # the model that sampled more
+    what = [[given["sha256"] for given in inputs[1:]], (config.get("settings") or {}).get("reward")]
+    return hashlib.sha256(manifest.canonical(what)).hexdigest()[:16]
 
 
 def outcomes(folder: str | Path) -> list[dict[str, Any]]:

@@ -64,6 +64,10 @@ def _show(found: dict[str, Any]) -> None:
         f" {found['for_adjudicator']} prompts for the adjudicator"
     )
     Console().print(table)
+    if found["all_set_aside"] and not found["for_adjudicator"]:
+        terminal.show(
+            f"{found['all_set_aside']} prompts whose labels are all set aside; --align.adjudicator NAME asks somebody"
+        )
     terminal.show(f"Krippendorff's alpha: {as_text({name: _number(value) for name, value in found['alpha'].items()})}")
     for one in found["people"]:
         for reason in one["named"]:
@@ -82,7 +86,7 @@ def export(dir: Folder, out: OutTable, json: Path | None = None) -> None:
     """Writes who said what in all rounds, one label per line, as JSONL or CSV.
 
     OUT ends in .jsonl or .csv, which says the form. Each line has its state: counted, superseded by a later one of the
-    same person, gold, set_aside or adjudicated.
+    same person, gold, set_aside, adjudicated or former_queue (a queue that was made again lacks the question).
 
     Example: tigerjax align people export runs/align --out labels.csv
     """

@@ -1,6 +1,7 @@
 """Modules and functions of the user's own, by their names: what registers tasks and mixtures, and what scores."""
 
 import importlib
+import inspect
 from collections.abc import Callable, Mapping, Sequence, Set
 from types import ModuleType
 from typing import Any
@@ -45,9 +46,15 @@ def results(function: Callable[[list[Any]], Any], items: Sequence[Any]) -> list[
     items out of it; and whatever the function raises."""
     handed = [*items]
     given = function(handed)
-    if isinstance(given, UNORDERED):
+    if inspect.iscoroutine(given):
+        given.close()  # else Python warns that nobody has waited for it
+    try:
+        each = None if isinstance(given, UNORDERED) else iter(given)
+    except TypeError:  # None, a number, or what an `async` function gives
+        each = None
+    if each is None:
         raise NotInOrder(f"gave {shown(given)}, which is no list of scores")
-    made = list(given)  # a generator runs here
+    made = list(each)  # a generator runs here
     if len(handed) != len(items) or any(a is not b for a, b in zip(handed, items, strict=True)):
         raise NotInOrder("changed the list that it was given, so which score belongs to what is not known")
     return made

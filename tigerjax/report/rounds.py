@@ -1,5 +1,6 @@
 """The section on rounds of rejection sampling: what `align.summary` collected from their folders."""
 
+import itertools
 from collections.abc import Mapping
 from typing import Any
 
@@ -27,14 +28,22 @@ def rounds(report: Mapping[str, Any]) -> dict[str, Any]:
     ended = report.get("align_rounds") or []
     if not ended:
         return {}
+    alike = _scored_alike(ended)
     return {
+        "rewards_differ": len(alike) < len(ended),
         "table": Table(HEADS, [_row(r) for r in ended]),
         "answers": _answers(ended),
         "each": [_charts(r) for r in ended],
         "planes": [
-            (title, scatter(_models(ended, x), title, REWARD, shares=x == "accuracy")) for x, title in PLANES.items()
+            (title, scatter(_models(alike, x), title, REWARD, shares=x == "accuracy")) for x, title in PLANES.items()
         ],
     }
+
+
+def _scored_alike(ended: list[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The last rounds, from the one on after which the reward did not change: their mean rewards have one scale."""
+    same = list(itertools.takewhile(lambda r: r.get("scored_by") == ended[-1].get("scored_by"), reversed(ended)))
+    return same[::-1]
 
 
 def cards(report: Mapping[str, Any]) -> list[tuple[str, str, str]]:
@@ -45,10 +54,14 @@ def cards(report: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     last, kept = ended[-1], [r for r in ended if r["gate"] == "accepted"]
     first, now = ended[0]["before"], (kept[-1]["after"] if kept else ended[0]["before"])
     model = f"the start, and the model of round {kept[-1]['round']}" if kept else "the start; no round was accepted"
+    alike = _scored_alike(ended)
+    scored = (first["reward"], now["reward"], model)
+    if len(alike) < len(ended):
+        scored = (last["before"]["reward"], last["after"]["reward"], f"round {last['round']}; the reward has changed")
     return [
         (f"gate of round {last['round']}", last["gate"], f"win rate {_win_rate(last)}"),
         ("held-out accuracy", f"{percent(first['accuracy'])} → {percent(now['accuracy'])}", model),
-        ("mean reward", f"{number(first['reward'])} → {number(now['reward'])}", model),
+        ("mean reward", f"{number(scored[0])} → {number(scored[1])}", scored[2]),
     ]
 
 

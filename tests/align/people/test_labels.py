@@ -293,3 +293,12 @@ def test_a_label_file_that_is_not_there_is_named_alone(tmp_path):
     with pytest.raises(DataError) as error:
         taken(file)
     assert str(error.value) == f"{file}: label file does not exist, nothing was imported; give another path"
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-be"])
+def test_a_label_file_in_utf_16_is_named_once(tmp_path, encoding):
+    file = tmp_path / "labels.jsonl"
+    mark = "\ufeff" if encoding.endswith("be") else ""
+    file.write_bytes((mark + "\r\n".join(map(json.dumps, GOOD))).encode(encoding))
+    with pytest.raises(DataError, match=r"^1 of 1 label lines are wrong.*\n  .*labels.jsonl: is UTF-16.*; save it as"):
+        taken(file)

@@ -86,6 +86,9 @@ def test_push_makes_a_project_each_and_pull_imports_what_people_said(tmp_path, s
     key = {k["of"]: k["labels"] for k in records(project / "rounds/01/queue/key.jsonl") if "of" in k}
     assert all(v["ranking"][0] == key[v["prompt_id"]]["B"] and JO in v["annotators"] for v in verdicts)
     assert TOKEN not in capfd.readouterr().out and not any(TOKEN in str(p) for p in project.rglob("*"))
+    align("people", "export", project, "--out", tmp_path / "said.jsonl")  # the last pull brought all labels again
+    said = [(row["annotator"], row["prompt_id"], row["kind"]) for row in records(tmp_path / "said.jsonl")]
+    assert len(said) == len(set(said)) > 10
 
 
 def test_a_personal_access_token_is_refreshed_when_its_access_has_run_out(stand_in):
@@ -102,7 +105,7 @@ def test_a_personal_access_token_is_refreshed_when_its_access_has_run_out(stand_
     [
         ((401, {"detail": f"{TOKEN} is wrong"}), ConfigError, r"does not take the token \(HTTP 401: .*\[token\]"),
         ((404, b"<html>"), ConfigError, "HTTP 404 for GET users.*check --url"),
-        ((302, b""), ConfigError, "HTTP 302"),
+        ((302, b""), ConfigError, "redirects to http://127.0.0.1:9/stolen; give the server's address as --url"),
         ((200, b"<html>"), ConfigError, "answers with no JSON; give Label Studio's address"),
         ((502, b"bad gateway"), LabelStudioError, "fails with HTTP 502 for GET users; start the same command again"),
     ],
@@ -118,7 +121,15 @@ def test_a_server_that_refuses_or_fails_gives_one_line_without_the_token(stand_i
 def test_no_server_no_address_and_no_token_each_give_one_line(tmp_path, monkeypatch):
     with pytest.raises(LabelStudioError, match="does not answer"):
         studio.Server("http://127.0.0.1:9", TOKEN).emails()
-    for url in ("ftp://x", "127.0.0.1:8080", "http://me:secret@host"):
+    for url in (
+        "ftp://x",
+        "127.0.0.1:8080",
+        "http://me:secret@host",
+        "http://[::1",
+        "http://h:99999",
+        "http://a..b",
+        "http://h/\u4e2d",
+    ):
         with pytest.raises(ConfigError, match="is no address of a server"):
             studio.Server(url, TOKEN)
     monkeypatch.delenv(studio.TOKEN_ENV, raising=False)

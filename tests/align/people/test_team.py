@@ -276,6 +276,11 @@ def test_what_waits_for_the_adjudicator_is_said_where_labels_are_missing(tmp_pat
     wrong = said(made, lambda person, names, n: names[::-1])
     with pytest.raises(Blocked, match=r"50 of 50 rankings .*; 50 prompts wait for the adjudicator, jo; import them"):
         taken(tmp_path, made, wrong, adjudicator="jo")
+    # Everybody of the team has answered, so nobody is late, and nothing would come.
+    said_so = r"50 of 50 rankings .*; --align.adjudicator NAME asks somebody for the 50 prompts whose labels are all"
+    for now in (DUE - datetime.timedelta(days=1), DUE + datetime.timedelta(days=1)):
+        with pytest.raises(Blocked, match=said_so):
+            taken(tmp_path, made, wrong, now=now)
 
 
 def test_labels_of_a_name_that_is_not_of_the_team_are_named_and_counted(tmp_path):
@@ -291,6 +296,10 @@ def test_labels_of_a_name_that_is_not_of_the_team_are_named_and_counted(tmp_path
     assert slip.startswith(f"labels: {count} of ann@exmaple.org, who is not in align.people")
     assert "did you mean ann@example.org?" in slip
     assert "eve@example.org" in other and "did you mean" not in other  # of the same domain, and somebody else
+    for name in ("ANN@Example.Org", " ann@example.org"):
+        lines[0]["annotator"] = name
+        notes = taken(tmp_path, made, lines, allow_partial=True, **names).notes
+        assert any("did you mean ann@example.org?" in note and note.startswith("labels: 1 of") for note in notes)
 
 
 def test_two_names_that_differ_in_case_only_are_refused():

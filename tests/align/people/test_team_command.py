@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from tiny_project import align, build
 
+from tigerjax.command import people
+
 PEOPLE = ("ann", "bob", "cat@example.org")
 
 
@@ -66,8 +68,9 @@ def test_a_week_of_a_team(project, tmp_path, capfd):
     assert "align people status" in told and "queue/people" in told
     align("people", "status", project, "--json", tmp_path / "status.json")
     shown, state = capfd.readouterr().out, json.loads((tmp_path / "status.json").read_text())["rounds"][0]
-    people = {one["person"]: one for one in state["people"]}
-    assert people["ann"]["to_come"] == 0 and people["bob"]["to_come"] == people["bob"]["asked"] > 0
+    by_name = {one["person"]: one for one in state["people"]}
+    assert by_name["ann"]["to_come"] == 0 and by_name["bob"]["to_come"] == by_name["bob"]["asked"] > 0
+    assert state["all_set_aside"] == 0
     assert not state["overdue"] and state["due"] in json.dumps(state) and "bob" in shown
     assert "…" not in shown  # a name that is cut could be that of two people
     # Tuesday: the others, one of whom orders the gold questions the wrong way round.
@@ -127,6 +130,16 @@ def test_a_week_of_a_team(project, tmp_path, capfd):
     assert (project / "rounds/01/labels/verdicts.jsonl").read_bytes() == before
 
 
+def test_status_says_that_nobody_is_asked_any_more(capsys):
+    head = {"round": 1, "due": "2026-05-04T09:30:00+00:00", "overdue": True, "labels": 9, "to_come": 0}
+    found = head | {"for_adjudicator": 0, "all_set_aside": 4, "alpha": {}, "people": []}
+    people._show(found)
+    said = "4 prompts whose labels are all set aside; --align.adjudicator NAME asks somebody"
+    assert said in capsys.readouterr().out
+    people._show(found | {"for_adjudicator": 4})
+    assert said not in capsys.readouterr().out
+
+
 def test_status_and_push_without_a_team_say_what_to_set(tmp_path, capfd, monkeypatch):
     project = build(tmp_path)
     monkeypatch.setenv("LABEL_STUDIO_API_KEY", "secret")
@@ -135,3 +148,27 @@ def test_status_and_push_without_a_team_say_what_to_set(tmp_path, capfd, monkeyp
         assert "set align.people before the step queue" in capfd.readouterr().err
     align("people", "export", project, "--out", tmp_path / "x.csv", code=2)
     assert "has no labels yet" in capfd.readouterr().err and not (tmp_path / "x.csv").exists()
+
+
+def test_labels_of_a_queue_that_was_made_again_are_left_out_and_counted(tmp_path, capfd):
+    project = build(tmp_path)
+    align("set", project, "--align.people", *PEOPLE, "--gold-questions", gold_file(tmp_path), "--again")
+    align("queue", project)
+    old = labels(project, "ann", "bob")
+    align("import", project, "--labels", write(tmp_path / "old.jsonl", old), code=4)
+    align("set", project, "--align.rank-fraction", "1", "--again")  # another batch: every label is of the former one
+    align("queue", project)
+    capfd.readouterr()
+    align("import", project, code=4)
+    assert f"(labels that are imported: 0, left out, of a former queue: {len(old)})" in capfd.readouterr().err
+    align("people", "status", project, "--json", tmp_path / "status.json")
+    assert json.loads((tmp_path / "status.json").read_text())["rounds"][0]["labels"] == 0
+    align("people", "export", project, "--out", tmp_path / "said.jsonl")
+    assert [row["state"] for row in records(tmp_path / "said.jsonl")] == ["former_queue"] * len(old)
+    align("import", project, "--labels", tmp_path / "old.jsonl", code=3)  # what comes now is about the queue as it is
+    assert "is stale" in capfd.readouterr().err
+    new = labels(project, *PEOPLE)
+    align("import", project, "--labels", write(tmp_path / "new.jsonl", new))
+    counts = json.loads((project / "rounds/01/labels/manifest.json").read_text())["counts"]
+    assert counts["dropped"]["former_queue"] == len(old) and counts["in"] == len(old) + len(new)
+    assert counts["in"] == counts["out"] + sum(counts["dropped"].values())

@@ -94,6 +94,9 @@ JUDGE = '[a.judge]\nurl = "http://x/v1"\nmodel = "m"\ntemplate = "t"\nlowest = 0
         (JUDGE + "key_env = 'K'\nkey_file = 'k'\n", "are both given; keep one"),
         (JUDGE + "body = {model = 'x'}\n", "judge.body has model, which is set for each question"),
         (JUDGE + "reward = 'm'\n", "'reward' is no field here"),
+        ('[a]\nreward = ""\n', "[a]: reward is '', must be a text of characters that can be seen"),
+        ('[a]\nreward = "a\\u0000b"\n', "must be a text of characters that can be seen"),
+        (JUDGE.replace('"m"', '" "'), "[a] judge: model is ' ', must be a text of characters that can be seen"),
         ('["a\\u001b[2J"]\nreward = "m"\n', "must be a name of 1 to 40 letters"),
     ],
 )
@@ -133,7 +136,11 @@ def test_a_sum_has_its_parts_and_says_what_is_below_a_floor(tmp_path, module):
         ("[1, 10**400]", "gave 1000.* as a score of the answer 'y'"),
         ("[1]", "gave 1 scores for 2 answers"),
         ("['1', '2']", "gave '1' as a score"),
-        ("3", "failed with TypeError"),
+        ("3", "gave 3, which is no list of scores"),
+        ("None", "gave None, which is no list of scores"),
+        ("__import__('numpy').float32(1)", "which is no list of scores"),
+        ("[__import__('numpy').complex64(1)] * 2", "gave np.complex64.* as a score of the answer 'x'"),
+        ("[__import__('numpy').array('1')] * 2", "gave array.* as a score of the answer 'x'"),
         ("{x.text: 1.0 for x in a}", r"gave \{'x': 1.0, 'y': 1.0\}, which is no list of scores"),
         ("{1.0, 2.0}", "gave .*, which is no list of scores"),
         ("bytes([1, 2])", "which is no list of scores"),
@@ -146,6 +153,19 @@ def test_what_a_function_gives_that_is_no_score_is_refused_with_the_answer(modul
     function = functions.imported(f"{module(f'f = lambda a: {body}')}:f")
     with pytest.raises(DataError, match=said):
         functions.scores(function, "own_rewards:f", answers("x", "y"))
+
+
+def test_an_async_function_gives_no_scores_and_python_does_not_warn(module, recwarn):
+    function = functions.imported(f"{module('async def f(answers): return [1.0]')}:f")
+    with pytest.raises(DataError, match=r"gave <coroutine object f.*, which is no list of scores"):
+        functions.scores(function, "own_rewards:f", answers("x"))
+    assert not [*recwarn]
+
+
+def test_numbers_of_arrays_are_scores(module):
+    for body in ("np.ones(1, np.float16)", "jnp.ones(1, jnp.bfloat16)", "[np.True_]", "[jnp.int8(1)]", "iter([True])"):
+        code = f"import numpy as np, jax.numpy as jnp\nf = lambda a: {body}"
+        assert functions.scores(functions.imported(f"{module(code)}:f"), "own_rewards:f", answers("x")) == [1.0]
 
 
 def test_what_a_function_does_to_its_answers_reaches_no_record_and_no_other_answer(module):

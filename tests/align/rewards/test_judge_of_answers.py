@@ -4,13 +4,16 @@ import datetime
 import json
 import math
 import time
+from pathlib import Path
 
 import pytest
 from fake_api import Sent
 
 from tigerjax.align.answers import Answer
+from tigerjax.align.rewards import judge as judge_module
 from tigerjax.align.rewards import requests
 from tigerjax.align.rewards.judge import Judge, key, score_in, template
+from tigerjax.align.rewards.requests import CUT
 from tigerjax.errors import ConfigError, DataError, JudgeError
 
 
@@ -37,6 +40,9 @@ def score_of_last_digit(number: int, body: dict) -> Sent:
         ("Score: 3. A better answer would score 9.", 3), ("It would score 9.", None), ("score_7", None),
         ("Score: 8,5", None), ("Score: 1,000", None), ("Score: 7 or 8", None), ("评分：7到8", None),
         ("Score: 7 (out of 100)", None), ("Score: 7 (out of 10)", 7), ("评分：7（满分 100）", None),
+        ("<think>Score: 3", None), ("<think>Score: 3</think>\nI cannot.", None), ("Score: 3? No.\n</think>\n8", 8),
+        (f"Score: 1{CUT}", None), (f"1{CUT}", None), (f"Score: 7.{CUT}", None), (f"Score: 7/1{CUT}", None),
+        (f"Score: 7/10{CUT}", None), (f"Score: 2\nFinal score: 7{CUT}", None), (f"Score: 7\nSince{CUT}", 7),
         ("Score: **7**/100", None), ("Score: 3\nFinal score: 7-8", None), ("Score: 4\nWhy this score: it is fine.", 4),
     ],
 )  # fmt: skip
@@ -202,7 +208,8 @@ def test_a_key_comes_from_a_file_or_the_environment(config_of, tmp_path):
 @pytest.mark.parametrize(
     "url",
     ["", "v1", "ftp://x/v1", "http://", "http://u:p@x/v1", "http://x/v1?key=1", "http://x y/v1", "http://x:99999/v1",
-     "http://x/v1/chat/completions"],
+     "http://x/v1/chat/completions", "http://[::1/v1", "http://a..b/v1", f"http://{'a' * 64}.org/v1",
+     "http://x/\u4e2d/v1", "http://\u4e2d.org/v1"],
 )  # fmt: skip
 def test_an_address_that_is_none_is_refused(config_of, url):
     with pytest.raises(ConfigError, match=r"judge\.url"):
@@ -280,3 +287,61 @@ def test_a_reply_without_text_has_no_score_and_says_why(fake, config_of, why, sa
     assert f"'[no text; finish_reason: {said}]'" in str(error.value)
     scores = Judge("taste", config_of(asked_again=1, max_unread=0.5))(answers("a", "x"))
     assert scores[0] == 3 and math.isnan(scores[1]) and sum("A: x" in content for content in fake.contents) == 4
+
+
+@pytest.mark.parametrize(
+    ("content", "why", "score"),
+    [
+        ([{"type": "thinking", "thinking": "Score: 2"}, {"type": "text", "text": "Score: 7"}], "stop", 7),
+        ([{"type": "text", "text": "Score: "}, {"type": "text", "text": "7"}], "stop", 7),
+        ([{"type": "thinking", "thinking": "Score: 2"}], "length", None), ("Score: 1", "length", None),
+        ("Score: 4. For", "length", 4), ("<think>Score: 2, or", "length", None),
+    ],
+)  # fmt: skip
+def test_a_score_is_what_the_judge_wrote_to_its_end_and_not_what_it_thought(fake, config_of, content, why, score):
+    said = {"choices": [{"message": {"content": content}, "finish_reason": why}]}
+    fake.respond = lambda number, body: Sent(raw=json.dumps(said).encode())
+    judge = Judge("taste", config_of(asked_again=0))
+    if score is not None:
+        assert judge(answers("a")) == [score] and Judge("taste", config_of())(answers("a")) == [score]
+        assert len(fake.asked) == 1  # the kept reply says the same
+        return
+    with pytest.raises(DataError, match=r"but .*finish_reason: length\]'; have the template"):
+        judge(answers("a"))
+
+
+@pytest.mark.parametrize(
+    ("raw", "said"),
+    [(b"<html>Sign in</html>", "<html>Sign in</html>"), (b'{"error": {"message": "no such model"}}', "no such model"),
+     (b"", "nothing"), (b'{"choices": [], "echo": "the-key"}', r"\{\"choices\": \[\], \"echo\": \"\[key\]\"\}")],
+)  # fmt: skip
+def test_what_came_in_place_of_a_reply_is_shown(fake, config_of, tmp_path, raw, said):
+    (tmp_path / "key").write_text("the-key")
+    fake.respond = lambda number, body: Sent(raw=raw)
+    with pytest.raises(JudgeError, match=rf"message\.content, but: {said} \(1 tries"):
+        Judge("taste", config_of(patience_s=0, key_file=str(tmp_path / "key")))(answers("a"))
+
+
+def test_whoever_interrupts_is_told_what_is_waited_for_and_no_more_is_asked(fake, config_of, capfd, monkeypatch):
+    fake.respond = lambda number, body: Sent("Score: 5" if number == 1 else "no score", after_s=0.3)
+
+    def interrupted(*given, **more):
+        while len(fake.asked) < 2:
+            time.sleep(0.01)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(judge_module, "wait", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        Judge("taste", config_of())(answers(*"123456"))
+    said = capfd.readouterr().err
+    assert "judge taste: 2 replies are under way and waited for, at most 120 s; Ctrl-C again ends at once" in said
+    assert len(fake.asked) == 2 and "calls 2," in said  # the one without a score is not asked for again
+    monkeypatch.undo()
+    (kept,) = Path(config_of().cache).iterdir()
+    assert len(kept.read_text().splitlines()) == 1
+
+
+def test_nothing_is_asked_where_the_replies_have_no_folder(fake, config_of, tmp_path):
+    with pytest.raises(FileExistsError):  # the command line words it
+        Judge("taste", config_of(cache=str(tmp_path / "judge.md")))(answers("a"))
+    assert not fake.asked

@@ -80,14 +80,16 @@ class Delivery:
         place = self._rounds / f"{taker:02d}"
         earlier, questions = delivered(self._folder, taker), asked(place)
 
-        def check(files: Sequence[Path]) -> labels_lib.Imported:
-            team = panel.of_round(place, self._config)
-            more: dict[str, Any] = {"allow_partial": True, "panel": team, "takes": lambda line: not late(line)}
+        asks = labels_lib.of_queue(questions.items)
+
+        def check(files: Sequence[Path], takes: Callable[[Any], bool] = labels_lib.everything) -> labels_lib.Imported:
+            team, mine = panel.of_round(place, self._config), lambda line: not late(line) and takes(line)
+            more: dict[str, Any] = {"allow_partial": True, "panel": team, "takes": mine}
             return labels_lib.import_labels(questions.items, questions.key, files, **self._limits, **more)
 
         checked = check(files)
         tardy = {r: self._tardy(r, files, late) for r in sorted(set(self._closed(index).values()))}
-        for line in (check([*earlier, *files]) if earlier else checked).notes:
+        for line in (check([*earlier, *files], asks) if earlier else checked).notes:
             note(line)
         known = {manifest.sha256(path) for path in earlier}
         taken = 0
@@ -129,7 +131,8 @@ class Delivery:
         """The lines of files about a round that has been mixed, without those that it had in time; `total` has all."""
         items = asked(self._rounds / f"{closed:02d}").items
         in_time = delivered(self._folder, closed)
-        had = labels_lib.collect(items, in_time, **self._limits).lines if in_time else {}
+        in_queue = labels_lib.of_queue(items)
+        had = labels_lib.collect(items, in_time, **self._limits, takes=in_queue).lines if in_time else {}
         new = labels_lib.collect(items, files, **self._limits, takes=lambda line: late(line) == closed)
         fresh = {slot: line for slot, line in new.lines.items() if _said(line) != _said(had.get(slot, {}))}
         return new._replace(lines=fresh, total=len(new.lines))

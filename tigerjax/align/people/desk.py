@@ -14,7 +14,7 @@ from tigerjax.align.people import quality
 from tigerjax.align.people.delivery import asked, delivered
 from tigerjax.align.people.folders import write_questions
 from tigerjax.align.people.label_lines import BadLine, brings_question
-from tigerjax.files import paths
+from tigerjax.files import manifest, paths
 from tigerjax.files.jsonl import dumped
 
 COLUMNS = "round annotator at prompt_id kind state ranking reject axes base text note".split()
@@ -25,7 +25,8 @@ FORMULA = tuple("=+-@\t\r")
 def _lines(folder: Path, index: int) -> labels_lib.Collected:
     """The labels of a round. They were checked when they came, so lengths are not counted again."""
     items = asked(folder / "rounds" / f"{index:02d}").items
-    return labels_lib.collect(items, delivered(folder, index), max_tokens=0, count_tokens=lambda messages: 0)
+    files, takes = delivered(folder, index), labels_lib.of_queue(items)
+    return labels_lib.collect(items, files, max_tokens=0, count_tokens=lambda messages: 0, takes=takes)
 
 
 def status(folder: Path, config: AlignConfig, index: int) -> dict[str, Any] | None:
@@ -40,6 +41,7 @@ def status(folder: Path, config: AlignConfig, index: int) -> dict[str, Any] | No
     head = {"round": index, "due": panel.due.isoformat(), "overdue": panel.closed}
     head |= {"labels": len(lines), "to_come": sum(one["to_come"] for one in found["people"])}
     head |= {"for_adjudicator": len(panel.for_adjudicator(counted, lines, key)), "dropped": counted.dropped}
+    head |= {"all_set_aside": len(panel.all_aside(counted, lines, key))}
     return head | found
 
 
@@ -68,10 +70,12 @@ def adjudicated(folder: Path, config: AlignConfig, index: int) -> list[dict[str,
 
 
 def said(folder: Path, config: AlignConfig, index: int) -> Iterator[dict[str, Any]]:
-    """Who said what in a round: every label line that came, with its `state`.
+    """Who said what in a round: every label line that came, with its `state`. Each export of Label Studio repeats the
+    labels of earlier ones: a line that has come before stands there once.
 
-    counted, superseded (by a later line of the same person), gold (an answer to a gold question), set_aside, or
-    adjudicated (the adjudicator's ranking counts instead).
+    counted, superseded (by a later line of the same person), gold (an answer to a gold question), set_aside,
+    adjudicated (the adjudicator's ranking counts instead), or former_queue (the queue was made again, and does not have
+    the question any more).
     """
     place = folder / "rounds" / f"{index:02d}"
     questions = asked(place)
@@ -80,16 +84,20 @@ def said(folder: Path, config: AlignConfig, index: int) -> Iterator[dict[str, An
     panel, found = panel_lib.of_round(place, config), _lines(folder, index).lines
     counted = panel.counted(found, questions.key) if panel else None
     entries = {entry["prompt_id"]: entry for entry in questions.key}
+    had: set[bytes] = set()
     for path in files:
         for _, line in labels_lib.read_lines(path):
-            if line is None or isinstance(line, BadLine):
+            if line is None or isinstance(line, BadLine) or (content := manifest.canonical(line)) in had:
                 continue
+            had.add(content)
             kind = "edit" if "base" in line else "rank"
             slot, entry = (line["prompt_id"], kind, line["annotator"]), entries.get(line["prompt_id"], {})
             state = "counted"
             if kind == "rank":
                 line.setdefault("ranking", [])
-            if found[slot] != line:
+            if slot not in found:
+                state = "former_queue"
+            elif found[slot] != line:
                 state = "superseded"
             elif "right" in entry:
                 state = "gold"

@@ -7,6 +7,7 @@ an annotator ranked a prompt twice, or edited it twice, the later line counts.
 One wrong line and nothing is imported. The error names every wrong line with its file and line number.
 """
 
+import codecs
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -70,7 +71,9 @@ class Collected(NamedTuple):
     brought: dict[str, Mapping[str, Any]]
     """The questions that lines brought themselves, by id."""
     total: int
-    """Lines and skipped tasks that were read."""
+    """Lines and skipped tasks that were read and taken."""
+    left: int
+    """Lines that were not taken."""
     skipped: int
     """Tasks that annotators skipped."""
     notes: list[str]
@@ -79,6 +82,22 @@ class Collected(NamedTuple):
 def everything(line: Any) -> bool:
     """Takes every line of a label file."""
     return True
+
+
+def of_queue(items: Sequence[Mapping[str, Any]]) -> Callable[[Any], bool]:
+    """Takes what is about a question of `items`, or brings its own.
+
+    For labels that were delivered and checked: a queue that was made again may have other questions, and those of the
+    queue before are then left out.
+    """
+    batches = {item["prompt_id"]: item["batch_sha256"] for item in items}
+
+    def takes(line: Any) -> bool:
+        if not isinstance(line, dict) or label_lines.brings_question(line):
+            return True
+        return bool(batches.get(line["prompt_id"]) == line["batch_sha256"])
+
+    return takes
 
 
 def collect(
@@ -98,7 +117,7 @@ def collect(
     questions = {item["prompt_id"]: item for item in items}
     brought: dict[str, Mapping[str, Any]] = {}
     lines: dict[tuple[str, str, str], dict[str, Any]] = {}
-    errors, total, skipped = [], 0, 0
+    errors, total, skipped, left = [], 0, 0, 0
     empty: list[str] = []
     notes: list[str] = []
     given = [paths.of(file) for file in files]
@@ -109,6 +128,7 @@ def collect(
         for where, line in read_lines(path):
             read += 1
             if not takes(line):
+                left += 1
                 continue
             total += 1
             if line is None:
@@ -138,7 +158,7 @@ def collect(
             f"{', '.join(empty)}: 0 labels in it, nothing was imported; write or export the labels again, or leave the"
             " file out"
         )
-    return Collected(lines, brought, total, skipped, notes)
+    return Collected(lines, brought, total, left, skipped, notes)
 
 
 def import_labels(
@@ -179,7 +199,8 @@ def import_labels(
     if panel is not None:
         waits = missing | {"edit": [p for p in missing["edit"] if panel.needs_edit(counted, p)]}
     # A file without a label for these questions may still have others, and its writer must see that it was taken.
-    here = f" (labels that are imported: {len(found.lines):,})" if found.lines else ""
+    former = f", left out, of a former queue: {found.left:,}" if found.left else ""
+    here = f" (labels that are imported: {len(found.lines):,}{former})" if found.lines or former else ""
     if any(waits.values()) and not allow_partial:
         wanted = Counter(k for i in items if i["prompt_id"] not in golds for k in ("rank", "edit") if i[k])
         raise Blocked(
@@ -201,8 +222,9 @@ def import_labels(
         adjudicate += [{"prompt_id": own_id.get(prompt_id, prompt_id), **d} for d in disagreements]
     missing = {kind: [own_id[prompt_id] for prompt_id in some] for kind, some in missing.items()}
     kinds, superseded = Counter(kind for _, kind, _ in lines), found.total - found.skipped - len(found.lines)
-    counts: dict[str, Any] = {"in": found.total, "out": len(lines), "dropped": {"superseded": superseded}}
+    counts: dict[str, Any] = {"in": found.total + found.left, "out": len(lines), "dropped": {"superseded": superseded}}
     counts["dropped"] |= {"skipped": found.skipped} if found.skipped else {}
+    counts["dropped"] |= {"former_queue": found.left} if found.left else {}
     counts["dropped"] |= counted.dropped
     counts |= {"rankings": kinds["rank"], "edits": kinds["edit"], "disagreements": len(adjudicate)}
     counts |= {"missing_rank": len(missing["rank"]), "missing_edit": len(missing["edit"])}
@@ -260,6 +282,9 @@ def read_lines(path: Path) -> Iterator[tuple[str, Any]]:
     Instead of the line it gives a BadLine when the line cannot be read, and None for a skipped task of Label Studio.
     """
     raw = path.read_bytes()
+    if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):  # else each line of it is wrong in another way
+        yield str(path), BadLine("is UTF-16, as some programs on Windows write; save it as UTF-8")
+        return
     if raw.removeprefix(BOM).lstrip()[:1] == b"[":
         yield from ((f"{path}: {where}" if where else str(path), line) for where, line in label_studio.lines(raw))
         return

@@ -101,18 +101,23 @@ class Panel(NamedTuple):
         """The prompts that wait for the adjudicator: people disagree, or all who ranked them are set aside."""
         if self.adjudicator is None:
             return []
+        return sorted({*counted.disputed, *self.all_aside(counted, lines, key)})
+
+    def all_aside(self, counted: Counted, lines: Mapping[Slot, Any], key: Sequence[Mapping[str, Any]]) -> list[str]:
+        """The prompts whose labels are all set aside: nobody else of the team is asked about them."""
         done = {prompt_id for prompt_id, kind, _ in counted.lines if kind == "rank"}
         done |= {entry["prompt_id"] for entry in key if "right" in entry}
-        lost = {
+        return [
             one["prompt_id"]
             for one in self.assignments
             if one["prompt_id"] not in done
             and all(p in counted.aside or (one["prompt_id"], "rank", p) in lines for p in one["people"])
-        }
-        return sorted({*counted.disputed, *lost})
+        ]
 
     def for_whom(self, counted: Counted, lines: Mapping[Slot, Any], key: Sequence[Mapping[str, Any]]) -> str:
-        """What of the missing labels is the adjudicator's, in words; empty where nothing is."""
+        """What of the missing labels is the adjudicator's, or would be if there were one, in words; else empty."""
+        if self.adjudicator is None and (lost := len(self.all_aside(counted, lines, key))):
+            return f"; --align.adjudicator NAME asks somebody for the {lost} prompts whose labels are all set aside"
         waiting = len(self.for_adjudicator(counted, lines, key))
         return f"; {waiting} prompts wait for the adjudicator, {self.adjudicator}" if waiting else ""
 
@@ -156,9 +161,15 @@ class Panel(NamedTuple):
         others = Counter(person for prompt_id, _, person in lines if prompt_id in asked and person not in names)
         return aside + [
             f"labels: {count} of {printable(person)}, who is not in align.people; they count as a person of their"
-            f" own{near_miss(person, names, NEAR_NAME)}; to take them back, delete their file in labels/ of the project"
+            f" own{_meant(person, names)}; to take them back, delete their file in labels/ of the project"
             for person, count in sorted(others.items())
         ]
+
+
+def _meant(person: str, names: Sequence[str]) -> str:
+    """`; did you mean X?` for a name that is not of the team, where one of `names` is spelt like it."""
+    same = [name for name in names if name.casefold() == person.strip().casefold()]
+    return f"; did you mean {same[0]}?" if same else near_miss(person, names, NEAR_NAME)
 
 
 def doubt(record: gold.Record) -> str:

@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from tigerjax.align import server_address
 from tigerjax.align.people import label_studio
 from tigerjax.errors import ConfigError, LabelStudioError
 from tigerjax.files import foreign
@@ -39,8 +40,8 @@ class Server:
 
     def __init__(self, url: str, token: str):
         """ConfigError for an address that is none."""
-        parts = urllib.parse.urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.query:
+        parts = server_address.split(url)
+        if parts is None or parts.username is not None or parts.password is not None:
             raise ConfigError(
                 f"--url {one_line(url)} is no address of a server; give one such as http://127.0.0.1:8080"
             )
@@ -62,18 +63,28 @@ class Server:
         try:
             return self._once(method, path, body, query)
         except urllib.error.HTTPError as error:
-            with error:
-                said = one_line(error.read(1_000_000).decode("utf-8", "replace"))[:SAID].replace(self._token, "[token]")
+            said = self._said(error)
             if error.code == 401 and self._authorization.startswith("Bearer") and path != "token/refresh":
                 self._enter()  # access has run out
                 return self._again(method, path, body, query)
             raise self._refused(error.code, f"{method} {path}", said) from error
 
+    def _said(self, error: urllib.error.HTTPError) -> str:
+        """What the server says of an error, on one line and without the token: of a redirection, where it leads."""
+        try:
+            with error:
+                text = error.read(1_000_000).decode("utf-8", "replace")
+        except (OSError, http.client.HTTPException):  # the connection may break in the middle of it
+            text = ""
+        if 300 <= error.code < 400:
+            text = error.headers.get("Location") or "nowhere"
+        return one_line(text.replace(self._token, "[token]"))[:SAID]
+
     def _again(self, *given: Any) -> Any:
         try:
             return self._once(*given)
         except urllib.error.HTTPError as error:
-            raise self._refused(error.code, f"{given[0]} {given[1]}", "") from error
+            raise self._refused(error.code, f"{given[0]} {given[1]}", self._said(error)) from error
 
     def _refused(self, code: int, what: str, said: str) -> Exception:
         if code >= 500 or code == 429:
@@ -85,6 +96,8 @@ class Server:
                 f"Label Studio at {self._url} does not take the token (HTTP {code}: {said}); give a personal access"
                 " token of Account & Settings, or for the old kind turn legacy tokens on in Organization"
             )
+        if 300 <= code < 400:
+            return ConfigError(f"Label Studio at {self._url} redirects to {said}; give the server's address as --url")
         return ConfigError(f"Label Studio at {self._url}: HTTP {code} for {what}: {said}; check --url")
 
     def _once(self, method: str, path: str, body: Any, query: Mapping[str, Any]) -> Any:

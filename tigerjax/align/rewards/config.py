@@ -2,10 +2,9 @@
 
 import dataclasses
 import json
-import re
 from typing import Annotated, Any
-from urllib.parse import urlsplit
 
+from tigerjax.align import server_address
 from tigerjax.config.ranges import CountOrZero, Range, Share, check
 from tigerjax.errors import ConfigError
 
@@ -60,12 +59,8 @@ class JudgeConfig:
         self._refuse_address()
 
     def _refuse_address(self) -> None:
-        try:
-            parts = urlsplit(self.url)
-            known = parts.scheme in ("http", "https") and parts.hostname and (parts.port or True)
-        except ValueError:
-            parts, known = urlsplit(""), False
-        if not known or parts.query or parts.fragment or re.search(r"[\s\x00-\x1f\x7f]", self.url):
+        parts = server_address.split(self.url)
+        if parts is None:
             raise ConfigError(f"judge.url={self.url!r} must be an address such as http://127.0.0.1:8000/v1")
         if parts.username is not None or parts.password is not None:
             raise ConfigError("judge.url holds a user or a password; put the key into judge.key_file or judge.key_env")

@@ -20,6 +20,9 @@ from tigerjax.terminal import one_line
 Function = Callable[[Sequence[Answer]], Sequence[float | None]]
 """Scores of answers, each a finite number; None for one that cannot be scored."""
 
+NO_NUMBERS = ("c", "S", "U", "O")
+"""Kinds of arrays that float() takes, and drops the imaginary part or reads the text of."""
+
 
 def imported(name: str) -> Function:
     """The function that MODULE:FUNCTION names.
@@ -75,7 +78,7 @@ def _checked(given: Sequence[Any], answers: Sequence[Answer]) -> dict[str, Any]:
     numbers: list[float | None] = []
     for place, (score, answer) in enumerate(zip(given, answers, strict=True), 1):
         try:
-            if isinstance(score, str | bytes):  # which float() may read
+            if isinstance(score, str | bytes) or _kind(score) in NO_NUMBERS:  # which float() may read
                 raise TypeError
             number = None if score is None else float(score)
             if number is not None and not math.isfinite(number):
@@ -84,6 +87,11 @@ def _checked(given: Sequence[Any], answers: Sequence[Answer]) -> dict[str, Any]:
             return {"trouble": f"gave {shown(score)} as a score of {named(answer)} ({place} of {len(answers)})"}
         numbers.append(number)
     return {"scores": numbers}
+
+
+def _kind(score: Any) -> Any:
+    """The kind of an array's dtype, such as "f"; None for what has none."""
+    return getattr(getattr(score, "dtype", None), "kind", None)
 
 
 def named(answer: Answer) -> str:

@@ -145,6 +145,8 @@ def _typed(where: str, table: Any, config: type) -> dict[str, Any]:
         for word, kind in (("text", str), ("a table", dict)):
             if _holds(kinds[name], kind) and not isinstance(value, kind):
                 raise ConfigError(f"{where}: {name} is {shown(value)}, must be {word}")
+        if isinstance(value, str) and (not value.strip() or not value.isprintable()):
+            raise ConfigError(f"{where}: {name} is {shown(value)}, must be a text of characters that can be seen")
     needed = [
         f.name
         for f in dataclasses.fields(config)

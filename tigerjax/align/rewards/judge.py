@@ -11,7 +11,7 @@ import re
 import threading
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,7 +19,7 @@ from tigerjax.align.answers import Answer
 from tigerjax.align.rewards.config import JudgeConfig
 from tigerjax.align.rewards.functions import named
 from tigerjax.align.rewards.replies import Replies
-from tigerjax.align.rewards.requests import Api, JudgeRefusal
+from tigerjax.align.rewards.requests import CUT, Api, JudgeRefusal
 from tigerjax.errors import ConfigError, DataError, TigerjaxError, near_miss
 from tigerjax.files import manifest, paths
 from tigerjax.files.progress import Advance
@@ -133,6 +133,7 @@ class _Asking:
         self._from_file, self._unread = 0, list[tuple[Answer, Outcome]]()
         self._hopeless, self._refused, self._lock = 0, Counter[str](), threading.Lock()
         self._stop: _TooMany | None = None
+        self._futures = list[Future[Outcome]]()
 
     def some(self, start: int, end: int) -> list[float | None]:
         """The scores of the answers from `start` to `end`; None where no reply has one."""
@@ -146,6 +147,7 @@ class _Asking:
         fresh = {q.sha256: q for q in asked if q.sha256 not in known}
         about = {q.sha256: answer for q, answer in zip(asked, self._answers[start:end], strict=True)}
         futures = {sha: self._pool.submit(self._asked, question, about[sha]) for sha, question in fresh.items()}
+        self._futures = list(futures.values())
         done, _ = wait(futures.values(), return_when=FIRST_EXCEPTION)
         if failed := next((error for future in done if (error := future.exception()) is not None), None):
             if isinstance(failed, _TooMany):
@@ -212,9 +214,16 @@ class _Asking:
         )
 
     def close(self) -> None:
-        """Ends what is under way, and says what the judge was asked."""
+        """Ends what is under way, and says what the judge was asked. Replies that are under way may have been paid for,
+        so they are waited for and kept."""
         self._api.close()
-        self._pool.shutdown(cancel_futures=True)
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        if under_way := sum(not future.done() for future in self._futures):
+            hosts.say(
+                f"judge {self._judge.name}: {under_way} replies are under way and waited for, at most"
+                f" {self._config.timeout_s:g} s; Ctrl-C again ends at once"
+            )
+        self._pool.shutdown()
         self._kept.close()
         api, lost = self._api, max(len(self._unread), self._hopeless)
         unread = f"; without a score: {lost:,}" if lost else ""
@@ -232,11 +241,16 @@ def score_in(reply: str, lowest: float, highest: float) -> float | None:
     """The score in a reply; None where there is none, or one that the range does not have.
 
     `Score: 7`, `**Score:** 7/10` where 10 is the highest, or a reply that is a number and nothing else. `Score: 7-8`
-    and `Score: 7,5` are none, also where another `Score:` stands before them.
+    and `Score: 7,5` are none, also where another `Score:` stands before them. Neither is a number at which the reply
+    was cut off, nor one that a model names while it thinks, in `<think>`.
     """
+    whole = reply.removesuffix(CUT)
+    is_cut, reply = whole != reply, whole.rpartition("</think>")[2].partition("<think>")[0]
     called = next(reversed([*CALLED.finditer(reply)]), None)
     found = LINE.fullmatch(reply) if called is None else SCORE.match(reply, called.end())
     if found is None or (found[2] is not None and float(found[2]) != highest):
+        return None
+    if is_cut and not reply[found.end() :].strip(".,/"):  # `Score: 1` may be the beginning of `Score: 10`
         return None
     score = float(found[1])
     return score if lowest <= score <= highest else None

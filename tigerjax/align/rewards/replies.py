@@ -18,6 +18,8 @@ class Replies:
         self._known: dict[str, Reply] = {}
         self._log: log.Log | None = None
         self._path, self._lock = path, threading.Lock()
+        # Before the first question is paid for: there must be room for its reply.
+        path.parent.mkdir(parents=True, exist_ok=True)
         with own.fields(path, AGAIN):
             for line in log.records(path):
                 reply = Reply(line["reply"], line["tokens_in"], line["tokens_out"])
@@ -34,7 +36,6 @@ class Replies:
         line = {"request": request, "reply": reply.text, "tokens_in": reply.tokens_in, "tokens_out": reply.tokens_out}
         with self._lock:
             if self._log is None:
-                self._path.parent.mkdir(parents=True, exist_ok=True)
                 self._log = log.Log(self._path)
             self._log.write(json.dumps(line))
             self._known[request] = reply

@@ -26,12 +26,14 @@ PASSING = {408, 409, 425, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524, 529}
 MOST_BYTES = 8_000_000  # of a reply
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 20.0  # between two tries, where the API does not ask for more
 SAID = 200  # characters of an API's own words in a message
+CUT = "[cut; finish_reason: length]"
+"""Ends a reply that an API cut off, such as at max_tokens: a number right before it may be the beginning of one."""
 
 
 class Reply(NamedTuple):
     """What a judge wrote, and how many tokens it read and wrote by its own count; 0 where it does not say so."""
 
-    text: str  # where it wrote nothing the reason in brackets, in which there is no digit and so no score
+    text: str  # where it wrote nothing the reason in brackets, without a digit and so without a score; or ends in CUT
     tokens_in: int
     tokens_out: int
 
@@ -114,6 +116,8 @@ class Api:
         """
         began, tries, data = time.monotonic(), 0, json.dumps(body).encode()
         while True:
+            if self._closed.is_set():  # nobody would read the reply
+                raise JudgeError(f"judge {self._config.url} is not asked any more; start the same command again")
             tries += 1
             try:
                 reply = self._once(data)
@@ -156,7 +160,8 @@ class Api:
         try:
             request = urllib.request.Request(self._url, data, headers, method="POST")
             with self._opener.open(request, timeout=self._config.timeout_s) as answer:
-                return _reply(_whole(answer, deadline))
+                data = _whole(answer, deadline)
+            return self._reply(data)
         except urllib.error.HTTPError as error:
             with error:
                 raise self._refused(error) from error
@@ -165,6 +170,15 @@ class Api:
             if isinstance(reason, TimeoutError) or time.monotonic() >= deadline:
                 raise _Trouble(f"no reply within timeout_s={self._config.timeout_s:g}") from error
             raise _Trouble(self._shown(f"no connection: {type(reason).__name__} {reason}")) from error
+
+    def _reply(self, data: bytes) -> Reply:
+        try:
+            return _reply(data)
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+            what = _message(data) or "nothing"  # which is paid for each time, so it must be seen
+            raise _Trouble(
+                self._shown(f"a reply that is not JSON with choices[0].message.content, but: {what}")
+            ) from error
 
     def _refused(self, error: urllib.error.HTTPError) -> Exception:
         """What the status of a reply means: a _Trouble that may pass, or an error of the settings."""
@@ -202,21 +216,25 @@ def _whole(answer: http.client.HTTPResponse, deadline: float) -> bytes:
 
 
 def _reply(data: bytes) -> Reply:
-    """The reply in the JSON of an API."""
-    try:
-        value = foreign.loads(data)
-        choice = value["choices"][0]
-        text = choice["message"]["content"]
-        if text is None and isinstance(why := choice.get("finish_reason"), str):
-            # Such as content_filter, or length where a model thinks for longer than max_tokens.
-            text = f"[no text; finish_reason: {re.sub('[^a-z_]', '?', why[:40])}]"
-        if not isinstance(text, str):
-            raise TypeError
-        usage = value.get("usage") or {}
-        counts = [_count(usage.get(name)) for name in ("prompt_tokens", "completion_tokens")]
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        raise _Trouble("a reply that is not JSON with choices[0].message.content") from error
-    return Reply(text, *counts)
+    """The reply in the JSON of an API; an error of Python's for anything else."""
+    value = foreign.loads(data)
+    choice = value["choices"][0]
+    text, why = _text(choice["message"]["content"]), choice.get("finish_reason")
+    if text is None and isinstance(why, str):
+        # Such as content_filter, or length where a model thinks for longer than max_tokens.
+        text = f"[no text; finish_reason: {re.sub('[^a-z_]', '?', why[:40])}]"
+    if not isinstance(text, str):
+        raise TypeError(type(text))
+    usage = value.get("usage") or {}
+    counts = [_count(usage.get(name)) for name in ("prompt_tokens", "completion_tokens")]
+    return Reply(f"{text}{CUT}" if why == "length" and text else text, *counts)
+
+
+def _text(content: Any) -> Any:
+    """The text of a message. Some APIs give a list of parts: those of type `text` are it, and thoughts are not."""
+    if not isinstance(content, list):
+        return content
+    return "".join(part["text"] for part in content if part["type"] == "text") or None
 
 
 def _count(value: Any) -> int:
