@@ -32,7 +32,7 @@ import numpy as np
 from tigerjax.config import ComputeConfig, MeshConfig, ModelConfig
 from tigerjax.model.llama import presets
 from tigerjax.plan import flags
-from tigerjax.plan.hlo import Instruction, kernel_name, shape_bytes
+from tigerjax.plan.hlo import Instruction, shape_bytes
 from tigerjax.plan.kernels import DUMP
 from tigerjax.plan.topology import Topology
 from tigerjax.plan.trips import Program, trip_count
@@ -185,7 +185,7 @@ def beyond_memory(program: OneStep, estimator: Any, dump: Path) -> float:
     cycles: dict[tuple[str, str, float], int] = {}
 
     def kind(i: Instruction) -> tuple[str, str, float]:
-        return kernel_name(i), i.shape, estimator.moved_seconds(i)
+        return i.name.split(".")[0], i.shape, estimator.moved_seconds(i)
 
     for visit in inside:  # of kernels that are alike one is written
         name = re.escape(visit.instruction.name)

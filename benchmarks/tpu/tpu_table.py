@@ -97,7 +97,7 @@ LONG_ON_V5P = Row(
     seq_len=32_768,
     micro_batches=4,
     remat="save_dots",
-    splash=square(1024, fused=True),
+    splash=dataclasses.replace(square(1024, fused=True), block_kv_dkv=4096),
 )
 LONG_ON_TPU7X = dataclasses.replace(
     ON_TPU7X, topology="tpu7x:8x8x8", fsdp=128, sequence=8, rows=4, seq_len=32_768, published=None
@@ -121,7 +121,8 @@ ROWS = {
         stage=4,
         fsdp=16,
         rows=2,
-        remat="save_attention",
+        remat="save_kv_up",
+        splash=square(1024, fused=True),
         pipeline=PipelineConfig(microbatches=4, rounds=20),
         peak_gb=89.2,
         static_s=23.23,
@@ -152,12 +153,16 @@ ROWS = {
         published=(905, 0.438),
     ),
     "70b_tpu7x64_8192": ON_TPU7X,
-    "70b_v5p512_4k": dataclasses.replace(LONG_ON_V5P, fsdp=512, sequence=1, seq_len=4096),
+    "70b_v5p512_4k": dataclasses.replace(
+        LONG_ON_V5P, fsdp=512, sequence=1, seq_len=4096, splash=square(1024, fused=True)
+    ),
     "70b_v5p512_8k": dataclasses.replace(
-        LONG_ON_V5P, fsdp=512, sequence=1, seq_len=8192, rows=2, micro_batches=2, remat="save_qkv"
+        LONG_ON_V5P, fsdp=512, sequence=1, seq_len=8192, rows=2, micro_batches=2, remat="save_up"
     ),
     "70b_v5p512_32k": LONG_ON_V5P,
-    "70b_v5p512_128k": dataclasses.replace(LONG_ON_V5P, seq_len=131_072, rows=1, micro_batches=1, remat="save_qkv"),
+    "70b_v5p512_128k": dataclasses.replace(
+        LONG_ON_V5P, seq_len=131_072, rows=1, micro_batches=1, remat="save_attention"
+    ),
     "70b_tpu7x512_4k": dataclasses.replace(LONG_ON_TPU7X, fsdp=1024, sequence=1, seq_len=4096),
     "70b_tpu7x512_8k": dataclasses.replace(LONG_ON_TPU7X, fsdp=1024, sequence=1, seq_len=8192, rows=2),
     "70b_tpu7x512_32k": LONG_ON_TPU7X,

@@ -84,9 +84,11 @@ def test_the_layers_run_in_kernels_whose_bytes_the_plan_counts(compiled, request
     everywhere = estimator.program.module.computations.values()
     kernels = [i for c in everywhere for i in c.instructions.values() if says_what_it_moves(i)]
     layer = {"decode_norm": 2, "decode_product": 6, "decode_attention": 1}  # q, k, v, o, gate with up, down
-    assert collections.Counter(map(kernel_name, kernels)) == (layer if request.node.callspec.id == "kernels" else {})
+    assert collections.Counter(kernel_name(i).split(".")[0] for i in kernels) == (
+        layer if request.node.callspec.id == "kernels" else {}
+    )
     bandwidth = topology.parse("v5p:2x2x1").chip.hbm_bandwidth
     for i in kernels:
         assert not is_uncounted(i)
-        if kernel_name(i) == "decode_attention":  # and the first block, for which the core waits
+        if kernel_name(i).startswith("decode_attention"):  # and the first block, for which the core waits
             assert 1 < estimator.moved_seconds(i) * bandwidth / (sharded_bytes((cache.keys, cache.values)) / 3) < 1.5

@@ -15,6 +15,7 @@ Remat = Literal[
     "save_attention",
     "save_qkv",
     "save_residual",
+    "save_kv_up",
     "save_up",
     "save_dots",
     "offload_qkv",

@@ -156,7 +156,7 @@ def _loop(text: str) -> tuple[tuple[int, ...], list[str], tuple[int, int]]:
     loops = [n for n, match in enumerate(starts) if "LB" in match[1].split()]
     bounds = {match[1] for match in BOUNDS.finditer(text)}
     sizes = tuple(int(size) for size in next(iter(bounds), "").split(",") if size)
-    if len(bounds) == 1 and not loops and math.prod(sizes) == 1:
+    if not loops and math.prod(sizes) == 1:  # one step, and where a device has one core no bounds either
         return sizes, bundles, (0, len(bundles) - 1)
     if len(loops) != 1 or len(bounds) != 1:
         raise ConfigError(f"a kernel's schedule has {len(loops)} loops over {len(bounds)} grids, not one; {UNKNOWN}")
