@@ -6,8 +6,9 @@
 
 bfloat16 weights and cache (each in one row int8) cut over the tensor axis, prompts in the bucket of 1,024 tokens and
 answers of up to 512; prefill, fill and advance as `tigerjax sample` runs them. `step ms` are the compiler's estimated
-cycles of one decode step and the traffic between chips that it cannot hide, as in `tigerjax plan`; `bytes ms` is what
-reading this chip's share of the weights and of the whole cache once takes at its memory bandwidth: no step is shorter.
+cycles of one decode step and the traffic between chips that it cannot hide, as in `tigerjax plan`; a kernel counts with
+what it moves at the bandwidth of the memory, or with its own schedule where that is longer. `bytes ms` is what reading
+this chip's share of the weights and of the whole cache once takes at its memory bandwidth: no step is shorter.
 `copies GB` are what a decode step copies in arrays as large as a layer's cache or larger: a cache that is written in
 place has none. No TPU is needed.
 """
@@ -16,8 +17,11 @@ import argparse
 import dataclasses
 import functools
 import json
+import os
+import re
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -27,7 +31,10 @@ import numpy as np
 
 from tigerjax.config import ComputeConfig, MeshConfig, ModelConfig
 from tigerjax.model.llama import presets
+from tigerjax.plan import flags
 from tigerjax.plan.hlo import Instruction, shape_bytes
+from tigerjax.plan.kernels import DUMP
+from tigerjax.plan.topology import Topology
 from tigerjax.plan.trips import Program, trip_count
 
 DOC = Path(__file__).resolve().parents[2] / "docs" / "TPU.md"
@@ -51,9 +58,11 @@ class Row:
     """The matrices of the layers in 8 bits, as `--quantise int8` of `tigerjax chat` and `serve` holds them."""
     int8_cache: bool = False
     """Keys and values in 8 bits, as with `--cache-dtype int8`."""
+    kernels: bool = False
+    """With `compute.decode_kernels=on`."""
 
 
-CASES = {
+PLAIN = {
     "7b_v5p4_80": Row(model="7b", topology="v5p:2x2x1", tensor=4, rows=80),
     "7b_v5e8_80": Row(model="7b", topology="v5e:2x4", tensor=8, rows=80),
     "70b_v5p8_80": Row(model="70b", topology="v5p:2x2x2", tensor=8, rows=80),
@@ -61,7 +70,12 @@ CASES = {
     "70b_v5p8_640": Row(model="70b", topology="v5p:2x2x2", tensor=8, rows=640),
     "70b_v5p8_640_int8_cache": Row(model="70b", topology="v5p:2x2x2", tensor=8, rows=640, int8_cache=True),
     "70b_v5p16_160": Row(model="70b", topology="v5p:2x2x4", tensor=8, data=2, rows=160),
+    "70b_v6e8_64": Row(model="70b", topology="v6e:2x4", tensor=8, rows=64),
 }
+CASES = PLAIN | {
+    f"{name}_kernels": dataclasses.replace(row, kernels=True) for name, row in PLAIN.items() if not row.int8_cache
+}
+"""The kernels of a decode step read no cache in int8."""
 
 
 class OneStep(Program):
@@ -94,8 +108,8 @@ class OneStep(Program):
         return sum(size * times for size, times in sizes if size >= least)
 
 
-def measure(name: str) -> dict[str, Any]:
-    """Compiles the three programs of one row in this process."""
+def measure(name: str, dump: Path) -> dict[str, Any]:
+    """Compiles the three programs of one row in this process, whose libtpu writes schedules into `dump`."""
     from tigerjax.mesh import make_mesh, sharding
     from tigerjax.model import cache
     from tigerjax.plan import topology
@@ -105,7 +119,10 @@ def measure(name: str) -> dict[str, Any]:
 
     row = CASES[name]
     where, config = topology.parse(row.topology), MODELS[row.model]
-    compute = ComputeConfig(attention="splash", remat="none", dtype="bfloat16", loss_chunk_tokens=1)
+    compute = ComputeConfig(
+        attention="splash", remat="none", dtype="bfloat16", loss_chunk_tokens=1,
+        decode_kernels="on" if row.kernels else "off",
+    )  # fmt: skip
     shapes = weight_shapes(config, compute)  # before described devices are all there is
     mesh = make_mesh(MeshConfig(data=row.data, tensor=row.tensor), topology.describe(where))
 
@@ -124,7 +141,7 @@ def measure(name: str) -> dict[str, Any]:
 
     with jax.set_mesh(mesh):
         prefill = slots.prefill.lower(weights, words, words, config=config, compute=compute)
-    prefill, figures["prefill"] = compiled(prefill)
+    prefill, figures["prefill"] = compiled(prefill, where)
     logits_BV, prompts = prefill.out_info
     made = jax.tree.map(
         lambda info, s: jax.ShapeDtypeStruct(info.shape, info.dtype, sharding=s),
@@ -136,23 +153,49 @@ def measure(name: str) -> dict[str, Any]:
     keys = jax.ShapeDtypeStruct((some, 2), np.uint32, sharding=whole)
     starts = slots.Starts._make([ints, ints, keys, ints])
     fill = slots.fill.lower(state, *made, starts, draw=draw, mesh=mesh)
-    _, figures["fill"] = compiled(fill)
+    _, figures["fill"] = compiled(fill, where)
     enough = jax.ShapeDtypeStruct((), np.int32, sharding=whole)
     with jax.set_mesh(mesh):
         advance = slots.advance.lower(weights, state, enough, config=config, compute=compute, draw=draw, mesh=mesh)
-    advance, figures["advance"] = compiled(advance)
+    advance, figures["advance"] = compiled(advance, where)
     layer_bytes = sharded_bytes(state.cache.keys) // config.num_layers
     step_bytes = sharded_bytes(weights) + sharded_bytes(state.cache)
     program = OneStep(advance.as_text())
-    step_s = Estimator(program, mesh, where).times_inside(program.decode_loop).total
+    estimator = Estimator(program, mesh, where)
+    waits_s = beyond_memory(program, estimator, dump)
+    step_s = estimator.times_inside(program.decode_loop).total + waits_s
     return figures | {
         "weights_gb": sharded_bytes(weights) / 1e9,
         "cache_gb": sharded_bytes(state.cache) / 1e9,
         "copies_gb": program.copied_bytes(layer_bytes) / 1e9,
         "bytes_ms": step_bytes / where.chip.hbm_bandwidth * 1e3,
         "step_ms": step_s * 1e3,
+        "beyond_memory_ms": waits_s * 1e3,
         "tokens_per_s": row.rows / step_s,
     }
+
+
+def beyond_memory(program: OneStep, estimator: Any, dump: Path) -> float:
+    """Seconds of a step in which kernels run longer, by their own schedules, than what they move takes."""
+    from tigerjax.plan import kernels
+    from tigerjax.plan.estimate import says_what_it_moves
+
+    paths = [path for path in dump.glob("*-decode_*-final_bundles.txt") if "analysis" not in path.name]
+    inside = [v for v in program.visits() if program.decode_loop.name in v.loops and says_what_it_moves(v.instruction)]
+    cycles: dict[tuple[str, str, float], int] = {}
+
+    def kind(i: Instruction) -> tuple[str, str, float]:
+        return i.name.split(".")[0], i.shape, estimator.moved_seconds(i)
+
+    for visit in inside:  # of kernels that are alike one is written
+        name = re.escape(visit.instruction.name)
+        for path in paths:
+            if re.search(rf"-{name}[.-]", path.name):  # as in 1796-decode_product.6.q_ref-71-final_bundles.txt
+                cycles[kind(visit.instruction)] = kernels.cycles(path.read_text(encoding="utf-8"))
+    return sum(
+        v.times * max(0.0, cycles[kind(v.instruction)] / estimator.chip.clock_hz - kind(v.instruction)[2])
+        for v in inside
+    )
 
 
 def weights_on(mesh: Any, config: ModelConfig, shapes: Any, *, int8: bool) -> Any:
@@ -183,14 +226,12 @@ def weight_shapes(config: ModelConfig, compute: ComputeConfig) -> Any:
     return jax.eval_shape(lambda: nn.unbox(init(decoder.LanguageModel(config, compute), jax.random.key(0))))
 
 
-def compiled(lowered: Any) -> tuple[Any, dict[str, float]]:
-    """The program, and its peak memory a chip and compile time."""
+def compiled(lowered: Any, where: Topology) -> tuple[Any, dict[str, float]]:
+    """The program, and its peak memory of a chip and compile time."""
     started = time.perf_counter()
-    program = lowered.compile()
-    memory = program.memory_analysis()
+    program = lowered.compile(compiler_options=flags.of(where))
     return program, {
-        "peak_gb": memory.peak_memory_in_bytes / 1e9,
-        "temp_gb": memory.temp_size_in_bytes / 1e9,
+        "peak_gb": program.memory_analysis().peak_memory_in_bytes / 1e9,
         "compile_s": time.perf_counter() - started,
     }
 
@@ -202,7 +243,8 @@ def table(found: list[dict[str, Any]]) -> str:
         "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     lines += [
-        f"| {f['model']}{', int8' if f.get('int8') else ''}{', int8 cache' if f.get('int8_cache') else ''} |"
+        f"| {f['model']}{', int8' if f['int8'] else ''}{', int8 cache' if f['int8_cache'] else ''}"
+        f"{', kernels' if f['kernels'] else ''} |"
         f" {f['topology']} |"
         f" {f['tensor']} x {f['data']} | {f['rows']} | {f['weights_gb']:.1f} |"
         f" {f['cache_gb']:.1f} | {f['prefill']['peak_gb']:.1f} | {f['advance']['peak_gb']:.1f} | {f['copies_gb']:.2f} |"
@@ -219,18 +261,24 @@ def main() -> None:
     parser.add_argument("--again", action="store_true", help="compile also what is there")
     parser.add_argument("--write", action="store_true", help="also put the table into docs/TPU.md")
     parser.add_argument("--row", choices=CASES, help=argparse.SUPPRESS)
+    parser.add_argument("--dump", type=Path, help=argparse.SUPPRESS)
     a = parser.parse_args()
     if a.row:
-        print(json.dumps(measure(a.row)))
+        print(json.dumps(measure(a.row, a.dump)))
         return
     a.out.mkdir(parents=True, exist_ok=True)
     found = []
     for name in a.only:
         path = a.out / f"{name}.json"
         if a.again or not path.is_file():
-            done = subprocess.run(
-                [sys.executable, __file__, "--out", str(a.out), "--row", name], capture_output=True, text=True
-            )
+            with tempfile.TemporaryDirectory() as dump:
+                told = f"{os.environ.get('LIBTPU_INIT_ARGS', '')} {DUMP.format(dump) if CASES[name].kernels else ''}"
+                done = subprocess.run(
+                    [sys.executable, __file__, "--out", str(a.out), "--row", name, "--dump", dump],
+                    env=os.environ | {"LIBTPU_INIT_ARGS": told.strip()},
+                    capture_output=True,
+                    text=True,
+                )
             if done.returncode:
                 raise SystemExit(f"{name} failed: {done.stderr.strip()[-1500:]}")
             path.write_text(done.stdout.splitlines()[-1] + "\n", encoding="utf-8")

@@ -63,6 +63,8 @@ class Row:
     quantise: Quantise = "none"
     splash: SplashConfig = dataclasses.field(default_factory=SplashConfig)
     fsdp: int
+    sequence: int = 1
+    """Devices that share every row, and so hold `rows` rows together."""
     seq_len: int = 4096
     stage: int = 1
     pipeline: PipelineConfig = dataclasses.field(default_factory=PipelineConfig)
@@ -86,7 +88,21 @@ ON_TPU7X = Row(
     splash=square(2048, fused=True, multiplied=512),
     published=(2687, 0.523),
 )
-"""Cases that other rows vary."""
+LONG_ON_V5P = Row(
+    model="70b",
+    topology="v5p:8x8x8",
+    fsdp=64,
+    sequence=8,
+    rows=4,
+    seq_len=32_768,
+    micro_batches=4,
+    remat="save_dots",
+    splash=dataclasses.replace(square(1024, fused=True), block_kv_dkv=4096),
+)
+LONG_ON_TPU7X = dataclasses.replace(
+    ON_TPU7X, topology="tpu7x:8x8x8", fsdp=128, sequence=8, rows=4, seq_len=32_768, published=None
+)
+"""Cases that other rows vary. A step of the long ones has 16,384 tokens for every device."""
 
 ROWS = {
     "7b_v5p4_4rows": Row(
@@ -105,7 +121,8 @@ ROWS = {
         stage=4,
         fsdp=16,
         rows=2,
-        remat="save_attention",
+        remat="save_kv_up",
+        splash=square(1024, fused=True),
         pipeline=PipelineConfig(microbatches=4, rounds=20),
         peak_gb=89.2,
         static_s=23.23,
@@ -136,6 +153,20 @@ ROWS = {
         published=(905, 0.438),
     ),
     "70b_tpu7x64_8192": ON_TPU7X,
+    "70b_v5p512_4k": dataclasses.replace(
+        LONG_ON_V5P, fsdp=512, sequence=1, seq_len=4096, splash=square(1024, fused=True)
+    ),
+    "70b_v5p512_8k": dataclasses.replace(
+        LONG_ON_V5P, fsdp=512, sequence=1, seq_len=8192, rows=2, micro_batches=2, remat="save_up"
+    ),
+    "70b_v5p512_32k": LONG_ON_V5P,
+    "70b_v5p512_128k": dataclasses.replace(
+        LONG_ON_V5P, seq_len=131_072, rows=1, micro_batches=1, remat="save_attention"
+    ),
+    "70b_tpu7x512_4k": dataclasses.replace(LONG_ON_TPU7X, fsdp=1024, sequence=1, seq_len=4096),
+    "70b_tpu7x512_8k": dataclasses.replace(LONG_ON_TPU7X, fsdp=1024, sequence=1, seq_len=8192, rows=2),
+    "70b_tpu7x512_32k": LONG_ON_TPU7X,
+    "70b_tpu7x512_128k": dataclasses.replace(LONG_ON_TPU7X, seq_len=131_072, rows=1),
     "70b_tpu7x64_8192_fp8": dataclasses.replace(ON_TPU7X, quantise="fp8", published=(4128, 0.804)),
 }
 
@@ -149,7 +180,7 @@ def config(row: Row, vocab: int) -> RunConfig:
             attention="splash", remat=row.remat, dtype="bfloat16", loss_chunk_tokens=batch_rows * row.seq_len // 8,
             splash=row.splash, quantise=row.quantise,
         ),
-        mesh=MeshConfig(fsdp=row.fsdp, stage=row.stage),
+        mesh=MeshConfig(fsdp=row.fsdp, sequence=row.sequence, stage=row.stage),
         pipeline=row.pipeline,
         optim=presets.adamw(
             peak_lr=1e-4, warmup_steps=10, total_steps=1000, weight_decay=0.1,
@@ -185,9 +216,14 @@ PUBLISHED_HEAD = (
     "row", "vocabulary", "remat", "peak GB", "static s", "attention s", "not hidden s", "step s", "MFU at most",
     "tokens/s/chip at most", "published MFU", "published tokens/s/chip", "CPU s / 2", "RSS GB",
 )  # fmt: skip
+LONG_HEAD = (
+    "row", "vocabulary", "remat", "peak GB", "static s", "attention s", "not hidden s", "step s", "MFU at most",
+    "tokens/s/chip at most", "fsdp x sequence", "CPU s / 2", "RSS GB",
+)  # fmt: skip
 TABLES = {
-    "tpu_table": (HEAD, [name for name, row in ROWS.items() if row.published is None]),
+    "tpu_table": (HEAD, [name for name, row in ROWS.items() if row.peak_gb is not None]),
     "tpu_published": (PUBLISHED_HEAD, [name for name, row in ROWS.items() if row.published is not None]),
+    "tpu_long": (LONG_HEAD, [name for name in ROWS if "512_" in name]),
 }
 """Of docs/TPU.md: the comment around each, its head and its rows."""
 
@@ -197,14 +233,16 @@ def cells(name: str, shown: dict[str, Any]) -> list[str]:
     begin = [name, f"{shown['vocab']:,}", shown["remat"], f"{shown['peak_gb']:.1f}"]
     end = [f"{shown['process_cpu_s'] / 2:.0f}", f"{shown['process_rss_gb']:.1f}"]
     mfu = f"{shown['mfu_bound']:.1%}" if shown["fits"] else ""
-    if row.published is None:
+    if row.peak_gb is not None:
         static = f"{shown['static_step_s']:.2f}" if shown["fits"] else "does not fit"
         return [*begin, static, mfu, f"{row.peak_gb:.1f}", f"{row.static_s:.2f}", *end]
     times = ["does not fit", "", "", ""]
     if shown["fits"]:
         times = [f"{shown[n]:.2f}" for n in ("static_step_s", "attention_s", "exposed_comm_s", "step_s")]
-    rate, share = row.published
     tokens = f"{shown['tokens_per_s_per_chip']:,.0f}" if shown["fits"] else ""
+    if row.published is None:
+        return [*begin, *times, mfu, tokens, f"{row.fsdp} x {row.sequence}", *end]
+    rate, share = row.published
     return [*begin, *times, mfu, tokens, f"{share:.1%}", f"{rate:,}", *end]
 
 

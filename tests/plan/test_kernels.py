@@ -29,6 +29,14 @@ def test_a_schedule_is_read_as_what_every_step_does_what_steps_with_work_do_and_
     assert found.cycles(0.75, 50) == 8 * 13 + 6 * 50 + 4 * 7  # the matrix units take longer than the bundles
 
 
+def test_cycles_are_the_bundles_of_the_loop_in_each_step_of_the_grid_or_all_where_there_is_one_step():
+    assert kernels.cycles(schedule()) == 8 * 30
+    one_step = schedule(bounds="1").replace(" LB", " PB")
+    assert kernels.cycles(one_step) == kernels.cycles(one_step.replace("iteration_bounds: (1)", "")) == 40
+    with pytest.raises(ConfigError, match="a loop without an end"):
+        kernels.cycles(schedule().replace("End region 1", ""))
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [

@@ -50,7 +50,7 @@ def test_the_plan_of_a_step_has_every_stable_key_and_figures_that_agree(compiled
     assert shown["model_tflop_per_chip"] == flops / 1e12
     assert shown["mfu_bound"] == pytest.approx(flops / FOUR.chip.peak_flops / shown["step_s"])
     assert shown["tokens_per_s_per_chip"] == pytest.approx(tokens / 4 / shown["step_s"])
-    parts = [shown[name] for name in ("static_step_s", "attention_s", "lookup_s", "exposed_comm_s")]
+    parts = [shown[name] for name in ("static_step_s", "attention_s", "lookup_s", "moved_s", "exposed_comm_s")]
     assert sum(parts) == pytest.approx(shown["step_s"]) and shown["lookup_s"] > 0
     assert f"without {', '.join(shown['left_out'])}" in "\n".join(figures.lines(shown, ""))
     assert {row["axis"] for row in shown["collectives"]} == {"fsdp"}

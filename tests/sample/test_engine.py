@@ -110,6 +110,18 @@ def test_samples_do_not_depend_on_the_mesh(tiny, prompts, records) -> None:
     assert drawn(sample(placed, prompts[4::2], mesh=mesh, batching=Batching(prompts=4, rows=8))) == drawn(records[4::2])
 
 
+def test_samples_do_not_depend_on_the_kernels_of_a_step(tiny, prompts, records) -> None:
+    model = tiny.loaded()
+    kernels = dataclasses.replace(model, compute=dataclasses.replace(model.compute, decode_kernels="interpret"))
+    assert drawn([*generate(kernels, prompts[4::2], SAMPLED, batching=BATCHING)]) == drawn(records[4::2])
+
+
+def test_kernels_for_tpus_are_refused_on_a_cpu(tiny, prompts) -> None:
+    model = tiny.loaded(compute=dataclasses.replace(tiny.loaded().compute, decode_kernels="on"))
+    with pytest.raises(ConfigError, match="decode_kernels=on is for TPUs, and this is a cpu; set it off"):
+        list(generate(model, prompts[:1], SAMPLED, batching=BATCHING))
+
+
 def test_seed_and_round_give_other_samples(tiny, prompts, records) -> None:
     for other in ({"seed": 1}, {"round": 1}):
         for prompt_id, got in drawn(sample(tiny, prompts[4::2], **other)).items():

@@ -15,6 +15,7 @@ Remat = Literal[
     "save_attention",
     "save_qkv",
     "save_residual",
+    "save_kv_up",
     "save_up",
     "save_dots",
     "offload_qkv",
@@ -22,6 +23,7 @@ Remat = Literal[
 ]
 Dtype = Literal["float32", "bfloat16"]
 Quantise = Literal["none", "int8", "fp8"]
+DecodeKernels = Literal["off", "on", "interpret"]
 
 # The limits are at least 50 times the largest published Llama's [our choice], so that what a broken file asks for is
 # refused before memory is taken for it.
@@ -173,6 +175,9 @@ class ComputeConfig:
     quantise: Quantise = dataclasses.field(default="none", metadata={LATER: True})
     """Round both operands of the layers' matrix products, in the forward pass and for the gradient of the activations.
     docs/TPU.md has the time of a step with int8 on v5p and with fp8 on TPU7x, and what each costs in loss."""
+    decode_kernels: DecodeKernels = dataclasses.field(default="off", metadata={LATER: True})
+    """Read weights and cache by kernels of our own in a decode step, on a TPU whose weights are cut along tensor alone.
+    docs/TPU.md has the time of a step; they have not run on a TPU yet. `interpret` runs them on any device, slowly."""
     splash: SplashConfig = SplashConfig()
     """Block sizes of the splash kernel. Only attention splash reads them."""
 

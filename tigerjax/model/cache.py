@@ -219,8 +219,11 @@ def _write_rows(cache: jax.Array, new_LBKH: jax.Array, position_B: jax.Array, *,
     slots = cache.shape[axis]
     tile = min({3: 32, 4: 128}[axis], slots) if cache.dtype == jnp.int8 else 1
 
+    # In the form of a slot before the loop: XLA would turn the features of a key into a column anew for every row.
+    made = jax.lax.optimization_barrier(jnp.expand_dims(new_LBKH, axis))
+
     def row(b: jax.Array, cache: jax.Array) -> jax.Array:
-        new = jnp.expand_dims(jax.lax.dynamic_slice_in_dim(new_LBKH, b, 1, axis=1), axis)
+        new = jax.lax.dynamic_slice_in_dim(made, b, 1, axis=1)
         start = [jnp.int32(0)] * cache.ndim
         start[1], start[axis] = b, position_B[b] // tile * tile
         if slots % tile:  # the last tile begins earlier; XLA then no longer sees that tiles lie apart, and copies

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 
 from tigerjax.config import ComputeConfig, ModelConfig
 from tigerjax.errors import ConfigError
-from tigerjax.model import attention
+from tigerjax.model import attention, decode_stack
 from tigerjax.model import cache as kv
 from tigerjax.model import rope as rotary
 from tigerjax.model.cache import Cache
@@ -110,7 +110,12 @@ def decode_step(
     x_BTD = weights["embed"][token_B[:, None]].astype(compute.dtype)
     new = []
     for stack in zip(kv.stacks(weights), cache.keys, cache.values, strict=True):
-        x_BTD, of_stack = jax.lax.scan(layer, x_BTD, stack)
+        if compute.decode_kernels == "off":
+            x_BTD, of_stack = jax.lax.scan(layer, x_BTD, stack)
+        else:
+            decode_stack.check(config, compute, stack[0], cache)
+            interpret = compute.decode_kernels == "interpret"
+            x_BTD, of_stack = decode_stack.run(x_BTD, *stack, position_B, config=config, interpret=interpret)
         new.append(of_stack)
     # The cache must be written after every layer has read it. Nothing else tells XLA:CPU so, and it would copy every
     # cache twice a step. x_BTD exists only after all layers, and 0 * x as an integer is 0, even where x is NaN.

@@ -190,7 +190,8 @@ def _differentiable(chunk: Any, plan: Schedule, mesh: Mesh) -> Any:
         shapes = jax.eval_shape(
             lambda w_item, *x: _with_residuals(chunk, w_item, *x)[1], *_at((w_rounds, floats_M, fixed_M), 0)
         )
-        saved = jax.tree.map(lambda a: jnp.zeros((plan.items, *a.shape), a.dtype), shapes if save else [])
+        # Every stage writes each of its items before the backward pass reads it, so nothing need be there before.
+        saved = jax.tree.map(lambda a: jax.lax.empty((plan.items, *a.shape), a.dtype), shapes if save else [])
         start = (zero, _cut(jax.tree.map(jnp.zeros_like, floats_M), None, ROWS), saved)
         _, out_M, saved = _run(plan, plan.item, item, start, s, shift=1)
         return _from_stage(out_M, s == plan.stages - 1), saved

@@ -23,7 +23,12 @@ Array = np.ndarray
 
 def rope(x_BTNH: jax.Array, positions_BT: jax.Array, *, base: float, scaling: RopeConfig) -> jax.Array:
     """Turns the pairs of every head by their position. Without scaling, by position * base**(-2i/H)."""
-    H = x_BTNH.shape[-1]
+    return _rotate(x_BTNH, *angles(positions_BT, x_BTNH.shape[-1], base=base, scaling=scaling))
+
+
+def angles(positions_BT: jax.Array, H: int, *, base: float, scaling: RopeConfig) -> tuple[jax.Array, jax.Array]:
+    """sin_BT1H and cos_BT1H by which `rope` turns heads of H features: x * cos + (x with its halves swapped) * sin. The
+    sign of the swapped half is in the sine."""
     # float32 throughout: bfloat16 rounds 257 to 256, but sin(257) is very different from sin(256).
     exponent_H = -jnp.arange(0, H, 2, dtype=jnp.float32) / H
     if scaling.kind == "default":
@@ -39,9 +44,7 @@ def rope(x_BTNH: jax.Array, positions_BT: jax.Array, *, base: float, scaling: Ro
     sin_BT1H, cos_BT1H = jnp.sin(angle_BT1H), jnp.cos(angle_BT1H)
     if (size := magnitude(scaling)) != 1:
         sin_BT1H, cos_BT1H = size * sin_BT1H, size * cos_BT1H
-    return _rotate(
-        x_BTNH, jnp.concatenate([-sin_BT1H, sin_BT1H], axis=-1), jnp.concatenate([cos_BT1H, cos_BT1H], axis=-1)
-    )
+    return jnp.concatenate([-sin_BT1H, sin_BT1H], axis=-1), jnp.concatenate([cos_BT1H, cos_BT1H], axis=-1)
 
 
 def depends_on_length(scaling: RopeConfig, length: int) -> bool:

@@ -30,6 +30,7 @@ SAVED: dict[Remat, tuple[str, ...]] = {
     "save_attention": (ATTENTION_OUT,),
     "save_qkv": _KERNEL,
     "save_residual": (*_KERNEL, RESIDUAL),
+    "save_kv_up": (KEY, VALUE, ATTENTION_OUT, UP),
     "save_up": (*_KERNEL, RESIDUAL, UP),
     "save_dots": (*_KERNEL, RESIDUAL, GATE, UP),
     "offload_qkv": (),

@@ -4,6 +4,8 @@ The schedule of one device is walked once, in order, with one clock for the core
 
     core   an instruction with cycles        cycles / clock
            a splash kernel                   what its own schedule says (`kernels.seconds`)
+           another kernel that says what it  those bytes / the memory's bandwidth, or its operations / the peak where
+           moves (Pallas' `CostEstimate`)    that is longer
            a gather, scatter or sort         that has no cycles: its bytes / the memory's bandwidth, a floor
            a synchronous collective          waits for its links, then bytes / bandwidth; all of it is exposed
     links  an asynchronous collective        runs from its start on; what is left at its `done` is exposed. The same
@@ -31,6 +33,22 @@ HOST_MEMORY = "S(5)"
 """What a layout contains when the array is in the host's memory."""
 
 
+COST = {name: re.compile(rf'"{name}":"(\d+)"') for name in ("bytes_accessed", "flops")}
+"""Of a kernel's cost estimate in its `backend_config`."""
+
+
+def says_what_it_moves(i: Instruction) -> bool:
+    """Whether `i` is a kernel, not of splash, that came with a cost estimate."""
+    if i.opcode != "custom-call" or "splash" in kernel_name(i):
+        return False
+    return all(pattern.search(i.attributes) for pattern in COST.values())
+
+
+def is_uncounted(kernel: Instruction) -> bool:
+    """Whether a step holds no time of this Pallas kernel."""
+    return "splash" not in kernel_name(kernel) and not says_what_it_moves(kernel)
+
+
 class Times(NamedTuple):
     """Seconds of a step, or of one walk through a computation."""
 
@@ -40,6 +58,8 @@ class Times(NamedTuple):
     """Splash kernels."""
     lookups: float = 0.0
     """Gathers, scatters and sorts without cycles, such as those of the embedding."""
+    moved: float = 0.0
+    """Kernels that say what they move."""
     exposed: float = 0.0
     """The core waits for links."""
     transfers: float = 0.0
@@ -49,7 +69,7 @@ class Times(NamedTuple):
 
     @property
     def total(self) -> float:
-        return self.static + self.attention + self.lookups + self.exposed
+        return self.static + self.attention + self.lookups + self.moved + self.exposed
 
     def plus(self, other: "Times", times: int = 1) -> "Times":
         return Times(*(a + times * b for a, b in zip(self, other, strict=True)))
@@ -111,6 +131,7 @@ class _Walk:
         self._busy("static", i.cycles / self.e.chip.clock_hz)
         self._busy("attention", self.e.attention_seconds(where, i))
         self._busy("lookups", self.e.lookup_seconds(where, i))
+        self._busy("moved", self.e.moved_seconds(i))
 
 
 class Estimator:
@@ -168,6 +189,13 @@ class Estimator:
         else:
             moved = sum(written) + sum(sum(shape_bytes(where.instructions[name].shape)) for name in i.operands)
         return moved / (self.chip.hbm_bandwidth / self.chip.devices)
+
+    def moved_seconds(self, i: Instruction) -> float:
+        """The least seconds of a kernel that says what it moves and computes; 0 for all else."""
+        if not says_what_it_moves(i):
+            return 0.0
+        moved, flops = (int(COST[name].search(i.attributes)[1]) for name in COST)  # type: ignore[index]
+        return max(moved / (self.chip.hbm_bandwidth / self.chip.devices), flops / self.chip.device_flops)
 
     def splash_calls(self) -> set[kernels.KernelCall]:
         """The splash kernels of the program."""

@@ -11,7 +11,7 @@ from tigerjax.config import RunConfig
 from tigerjax.mesh import AXES, make_mesh
 from tigerjax.plan import collectives, kernels
 from tigerjax.plan.compile import Compiled
-from tigerjax.plan.estimate import Estimator
+from tigerjax.plan.estimate import Estimator, is_uncounted
 from tigerjax.plan.topology import Topology, describe
 from tigerjax.plan.trips import Program
 
@@ -61,6 +61,7 @@ def figures(config: RunConfig, topology: Topology, compiled: Compiled) -> dict[s
         "static_step_s": times.static,
         "attention_s": times.attention,
         "lookup_s": times.lookups,
+        "moved_s": times.moved,
         "exposed_comm_s": times.exposed,
         "comm_s": times.transfers,
         "host_copy_s": times.host,
@@ -75,7 +76,7 @@ def figures(config: RunConfig, topology: Topology, compiled: Compiled) -> dict[s
             call._asdict() | {"runs": runs, "seconds": estimator.kernel_seconds[call]}
             for call, runs in sorted(estimator.splash_runs().items())
         ],
-        "uncounted_kernels": sorted(name for name in program.kernels() if "splash" not in name),
+        "uncounted_kernels": sorted(program.kernels(is_uncounted)),
     }
 
 
@@ -145,6 +146,10 @@ def lines(shown: dict[str, Any], report: str) -> list[str]:
         f"communication      {_scaled(shown['comm_s'], 's', 3)}, of which"
         f" {_scaled(shown['exposed_comm_s'], 's', 3)} not hidden",
     ]
+    if shown["moved_s"]:
+        out.append(
+            f"other kernels      {_scaled(shown['moved_s'], 's', 3)} (bytes / memory bandwidth, or FLOPs / peak)"
+        )
     if shown["host_copy_s"]:
         out.append(f"host copies        {_scaled(shown['host_copy_s'], 's', 3)}")
     if shown["uncounted_kernels"]:

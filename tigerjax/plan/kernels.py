@@ -128,26 +128,42 @@ def _least(call: KernelCall, chip: Chip, c: SplashConfig) -> float:
     return 2 * products * math.prod(blocks) * call.head_dim / (chip.device_flops / cores / chip.clock_hz)
 
 
+def cycles(text: str) -> int:
+    """Cycles of a kernel whose loop has no parts that run in some steps only, by its `*final_bundles.txt`."""
+    bounds, _, body = _loop(text)
+    return math.prod(bounds) * _length(body)
+
+
 def read(text: str) -> KernelSchedule:
     """The schedule in a file `*final_bundles.txt`. ConfigError for a form that is not known."""
+    bounds, bundles, body = _loop(text)
+    products = [n for n, bundle in enumerate(bundles) if "= vmatmul" in bundle]
+    regions = [r for r in _regions(bundles) if body[0] <= r[0] and r[1] <= body[1] and r != body]
+    around = [r for r in regions if products and r[0] <= products[0] and r[1] >= products[-1]]
+    main = min(around, key=_length, default=None)
+    if main is None:
+        raise ConfigError(f"a kernel's schedule has no part with all of its matrix products; {UNKNOWN}")
+    beside = [r for r in regions if r[1] < main[0] or r[0] > main[1]]
+    covered = set[int]().union(*(range(first, last + 1) for first, last in beside))
+    always = _length(body) - _length(main) - len(covered)
+    return KernelSchedule(bounds, always, _length(main), len(covered))
+
+
+def _loop(text: str) -> tuple[tuple[int, ...], list[str], tuple[int, int]]:
+    """(iterations along each dimension of the grid, the bundles, the first and the last one of the loop over it)."""
     starts = [*BUNDLE.finditer(text)]
     bundles = [text[a.start() : b.start() if b else None] for a, b in zip(starts, [*starts[1:], None], strict=True)]
     loops = [n for n, match in enumerate(starts) if "LB" in match[1].split()]
     bounds = {match[1] for match in BOUNDS.finditer(text)}
+    sizes = tuple(int(size) for size in next(iter(bounds), "").split(",") if size)
+    if not loops and math.prod(sizes) == 1:  # one step, and where a device has one core no bounds either
+        return sizes, bundles, (0, len(bundles) - 1)
     if len(loops) != 1 or len(bounds) != 1:
         raise ConfigError(f"a kernel's schedule has {len(loops)} loops over {len(bounds)} grids, not one; {UNKNOWN}")
-    products = [n for n, bundle in enumerate(bundles) if "= vmatmul" in bundle]
-    regions = list(_regions(bundles))
-    around = [r for r in regions if products and r[0] <= products[0] and r[1] >= products[-1]]
-    body = max((r for r in around if r[0] == loops[0]), key=_length, default=None)
-    main = min(around, key=_length, default=None)
-    if body is None or main is None or main == body:
-        raise ConfigError(f"a kernel's schedule has no part with all of its matrix products; {UNKNOWN}")
-    beside = [r for r in regions if body[0] <= r[0] and r[1] <= body[1] and (r[1] < main[0] or r[0] > main[1])]
-    covered = set[int]().union(*(range(first, last + 1) for first, last in beside))
-    always = _length(body) - _length(main) - len(covered)
-    sizes = tuple(int(size) for size in bounds.pop().split(","))
-    return KernelSchedule(sizes, always, _length(main), len(covered))
+    body = max((r for r in _regions(bundles) if r[0] == loops[0]), key=_length, default=None)
+    if body is None:
+        raise ConfigError(f"a kernel's schedule has a loop without an end; {UNKNOWN}")
+    return sizes, bundles, body
 
 
 def _length(region: tuple[int, int]) -> int:

@@ -7,7 +7,7 @@ element of the carried tuple.
 
 import functools
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from tigerjax.plan.hlo import Computation, Instruction, Module, branches, kernel_name, parse
@@ -201,12 +201,12 @@ class Program:
                 longest = max(branches(i), key=self._cycles)
                 yield from self._visits(longest, times, loops)
 
-    def kernels(self) -> dict[str, int]:
-        """Pallas kernels by name, with how often each runs in a step."""
+    def kernels(self, wanted: Callable[[Instruction], bool] = lambda i: True) -> dict[str, int]:
+        """Pallas kernels by name, with how often each runs in a step; those that are `wanted`."""
         counts: dict[str, int] = {}
         for visit in self.visits():
             i = visit.instruction
-            if i.opcode == "custom-call" and i.attribute("custom_call_target") == "tpu_custom_call":
+            if i.opcode == "custom-call" and i.attribute("custom_call_target") == "tpu_custom_call" and wanted(i):
                 name = kernel_name(i)
                 counts[name] = counts.get(name, 0) + visit.times
         return counts
