@@ -176,8 +176,8 @@ class ComputeConfig:
     """Round both operands of the layers' matrix products, in the forward pass and for the gradient of the activations.
     docs/TPU.md has the time of a step with int8 on v5p and with fp8 on TPU7x, and what each costs in loss."""
     decode_kernels: DecodeKernels = dataclasses.field(default="off", metadata={LATER: True})
-    """Read weights and cache by kernels of our own in a decode step, on a TPU whose weights are cut along tensor alone.
-    docs/TPU.md has the time of a step; they have not run on a TPU yet. `interpret` runs them on any device, slowly."""
+    """Kernels of a decode step for TPUs whose weights are cut along tensor alone (docs/TPU.md). None has run on a TPU.
+    `interpret` runs them on any device, slowly."""
     splash: SplashConfig = SplashConfig()
     """Block sizes of the splash kernel. Only attention splash reads them."""
 

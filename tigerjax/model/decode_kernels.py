@@ -12,7 +12,7 @@ the compute dtype, because single rows of them are read, and two rows in 16 bits
 
 import functools
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -148,6 +148,7 @@ def attention_rows(B: int, slots: int, head_dim: int, itemsize: int) -> int:
     return rows if 2 * rows * each <= VMEM_BYTES else 0
 
 
+# The ten are the arrays that the kernel reads, and what is static.
 def attend(
     q_NBH: jax.Array,
     k_KBH: jax.Array,
@@ -231,7 +232,7 @@ def _divisor(count: int, unit: int, most: int) -> int:
     return unit * max(k for k in range(1, max(1, min(most, count) // unit) + 1) if (count // unit) % k == 0)
 
 
-def _params(*kinds: str, blocks: int) -> Any:
+def _params(*kinds: Literal["parallel", "arbitrary"], blocks: int) -> Any:
     return pltpu.CompilerParams(dimension_semantics=kinds, vmem_limit_bytes=blocks + SPARE_BYTES)
 
 

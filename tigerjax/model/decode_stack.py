@@ -77,10 +77,11 @@ def run(
     held = spec(None, "batch", "act_kv_heads", None, None)
     cuts = nested((path, _cut(path, w)) for path, w in leaves(w_L))
     alone = jax.sharding.get_abstract_mesh().shape.get("tensor", 1) == 1
+    out: Any = rows, (kv_new, kv_new)
     one: Any = on_each(
         functools.partial(_layers, config=config, interpret=interpret, alone=alone),
         (rows, cuts, held, held, spec("batch"), rows, rows),
-        (rows, (kv_new, kv_new)),  # type: ignore[arg-type]
+        out,
     )
     x_BD, new = one(x_BTD[:, 0], w_L, k_LBKHS, v_LBKSH, position_B, sin_BT1H[:, 0, 0], cos_BT1H[:, 0, 0])
     return x_BD[:, None], new
@@ -95,6 +96,7 @@ def _cut(path: str, w: Any) -> Any:
     return Quantised(cut, PartitionSpec(*of_scales))
 
 
+# The ten are what `run` gives to each device, and what is static.
 def _layers(
     x_BD: jax.Array,
     w_L: Any,

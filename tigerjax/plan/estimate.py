@@ -194,7 +194,7 @@ class Estimator:
         """The least seconds of a kernel that says what it moves and computes; 0 for all else."""
         if not says_what_it_moves(i):
             return 0.0
-        moved, flops = (int(COST[name].search(i.attributes)[1]) for name in COST)  # type: ignore[index]
+        moved, flops = (int(pattern.findall(i.attributes)[0]) for pattern in COST.values())
         return max(moved / (self.chip.hbm_bandwidth / self.chip.devices), flops / self.chip.device_flops)
 
     def splash_calls(self) -> set[kernels.KernelCall]:

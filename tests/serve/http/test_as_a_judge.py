@@ -7,6 +7,7 @@ import pytest
 from live_server import BATCHING, listening
 
 from tigerjax.align.answers import Answer
+from tigerjax.align.rewards import requests
 from tigerjax.align.rewards.config import JudgeConfig
 from tigerjax.align.rewards.judge import Judge
 from tigerjax.errors import DataError
@@ -37,7 +38,8 @@ def digits(tiny):
     return tiny.weights | {"head": head.at[:, three].set(column).at[:, eight].set(-column)}
 
 
-def test_our_server_judges_and_what_it_said_is_not_asked_again(served, digits, judge_at, capfd):
+def test_our_server_judges_and_what_it_said_is_not_asked_again(served, digits, judge_at, capfd, monkeypatch):
+    monkeypatch.setattr(requests, "CUT", "")  # this model never ends: its one digit is all that it has to say
     engine = Engine(dataclasses.replace(served.engine.model, weights=digits), batching=BATCHING)
     try:
         with listening(dataclasses.replace(served, engine=engine)) as url:
