@@ -29,7 +29,7 @@ def help_of(words: str, capsys, *more: str) -> str:
 def test_every_option_says_what_it_means_and_what_holds_without_it(words: str, capsys):
     shown = re.split(r"\n(?=  \S)", help_of(words, capsys))
     for option in OWN[words]:
-        head = f"  {option.name} {option.kind}".rstrip()
+        head = usage.broken(f"  {option.name} {option.kind}".rstrip())
         (line,) = [entry for entry in shown if f"{entry}\n".startswith((f"{head} ", f"{head}\n"))]
         text = line.removeprefix(head).strip()
         assert len(meanings.meaning(words, option)) > 8, option.name

@@ -90,11 +90,17 @@ def _table(known: Sequence[Option], prog: str) -> Iterator[str]:
         text = f"{meaning(words, option).removesuffix('.')} {default(words, option)}".rstrip()
         head = f"  {f'{option.name} {option.kind}'.strip():34}"
         if len(head) > 36:  # too long to stand beside its text
-            apart = head.replace(",", ", ") if len(head) > LINE else head  # many choices: lines break between them
-            yield from textwrap.wrap(apart, LINE, subsequent_indent=" " * 8)
+            yield broken(head)
             head = " " * 36
         line = f"{head} {text}"
         yield from textwrap.wrap(line, LINE, subsequent_indent=" " * 37, break_long_words=False, break_on_hyphens=False)
+
+
+def broken(head: str) -> str:
+    """An option with its choices, in several lines where they are too many for one."""
+    if len(head) <= LINE:
+        return head
+    return textwrap.fill(head.replace(",", ", "), LINE, subsequent_indent=" " * 8)
 
 
 def _in_usage(option: Option) -> str:
