@@ -245,6 +245,7 @@ def score_in(reply: str, lowest: float, highest: float) -> float | None:
     was cut off, nor one that a model names while it thinks, in `<think>`.
     """
     whole = reply.removesuffix(CUT)
+    # What stands behind the end of the last thought, and before one that has no end.
     is_cut, reply = whole != reply, whole.rpartition("/think>")[2].partition("<think>")[0]
     called = next(reversed([*CALLED.finditer(reply)]), None)
     found = LINE.fullmatch(reply) if called is None else SCORE.match(reply, called.end())
