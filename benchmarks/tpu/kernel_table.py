@@ -12,9 +12,10 @@ import argparse
 from pathlib import Path
 from typing import NamedTuple
 
-from tpu_table import square, write
+from tpu_table import write
 
 from tigerjax.config import SplashConfig
+from tigerjax.model.llama.presets import square
 from tigerjax.plan import flags, kernels, topology
 
 DOC = Path(__file__).resolve().parents[2] / "docs" / "PLAN.md"

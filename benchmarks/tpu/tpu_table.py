@@ -36,6 +36,7 @@ from tigerjax.config import (
     SplashConfig,
 )
 from tigerjax.model.llama import presets
+from tigerjax.model.llama.presets import square
 
 DOC = Path(__file__).resolve().parents[2] / "docs" / "TPU.md"
 MODELS = {
@@ -68,13 +69,6 @@ class Row:
     seq_len: int = 4096
     stage: int = 1
     pipeline: PipelineConfig = dataclasses.field(default_factory=PipelineConfig)
-
-
-def square(block: int, *, fused: bool, multiplied: int | None = None) -> SplashConfig:
-    """Blocks of so many queries and keys in every kernel, of whose keys `multiplied` are multiplied at one time."""
-    names = [name for name in SplashConfig().blocks() if not fused or not name.endswith("_dq")]
-    sizes: dict[str, Any] = {name: multiplied or block if name.endswith("_compute") else block for name in names}
-    return SplashConfig(**sizes, fused_backward=fused)
 
 
 ON_V5P = Row(model="70b", topology="v5p:4x4x4", fsdp=64, rows=2, remat="save_qkv", peak_gb=58.0, static_s=11.20)

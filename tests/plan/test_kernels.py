@@ -52,6 +52,14 @@ def test_a_schedule_of_another_form_is_refused_with_what_to_do(text, said):
         kernels.read(text)
 
 
+def test_a_loop_over_steps_with_work_only_has_a_body_for_blocks_that_the_mask_cuts_and_one_for_the_others():
+    found = kernels.alternatives(schedule(products=(12, 27)))
+    assert found == kernels.Alternatives(bodies=(10, 4), always=30 - 10 - 4 - 3, by_sweep=3)
+    for text in (schedule(), schedule(products=(6, 12, 27)), schedule(products=())):
+        with pytest.raises(ConfigError, match="no two bodies with its matrix products; report the chip"):
+            kernels.alternatives(text)
+
+
 @pytest.mark.tpu
 def test_the_kernels_of_a_row_take_longer_than_their_products_at_the_peak_and_one_core_does_the_backward_pass(
     monkeypatch,

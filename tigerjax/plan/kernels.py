@@ -33,7 +33,8 @@ from tigerjax.plan.topology import CHIPS, Chip, Topology
 PRODUCTS = {"fwd": 2, "dkv": 4, "dq": 3}
 """Matrix products of a splash kernel, each 2 x rows x heads x T x T x head_dim / 2 operations (causal). The one
 fused backward kernel has 5 and carries the name of dkv."""
-DUMP = "--xla_jf_dump_to={} --xla_jf_dump_llo_text=true"
+DUMP = "--xla_jf_dump_to={} --xla_jf_dump_llo_text=true --xla_jf_dump_llo_pass_label_regex=final_bundles"
+"""Flags of libtpu with which it writes the final schedule of every kernel into a folder."""
 BUNDLE = re.compile(r"^ {0,6}(?:0x[0-9a-f]+|0) ([ A-Z]*):", re.MULTILINE)
 BOUNDS = re.compile(r"iteration_bounds: \(([\d, ]+)\)")
 ERROR = re.compile(r"^\w[\w.]*(?:Error|Exception): .*$", re.MULTILINE)
@@ -147,6 +148,34 @@ def read(text: str) -> KernelSchedule:
     covered = set[int]().union(*(range(first, last + 1) for first, last in beside))
     always = _length(body) - _length(main) - len(covered)
     return KernelSchedule(bounds, always, _length(main), len(covered))
+
+
+class Alternatives(NamedTuple):
+    """Bundles of a kernel with more than one body for a step with work: `bodies` in their order, of which a step runs
+    one; what each step runs beside it, and what begins and ends a sweep."""
+
+    bodies: tuple[int, ...]
+    always: int
+    by_sweep: int
+
+
+def alternatives(text: str) -> Alternatives:
+    """The bodies in a file `*final_bundles.txt` whose loop visits steps with work only. ConfigError where it has none.
+
+    A part without products counts to the sweep, since a kernel's own arithmetic of one step stands outside all parts.
+    """
+    _, bundles, body = _loop(text)
+    products = [n for n, bundle in enumerate(bundles) if "= vmatmul" in bundle]
+    inside = [r for r in _regions(bundles) if body[0] <= r[0] and r[1] <= body[1] and r != body]
+    holds = {r: sum(r[0] <= n <= r[1] for n in products) for r in inside}
+    some = [r for r, count in holds.items() if 0 < count < len(products)]
+    outer = sorted(r for r in some if not any(s != r and s[0] <= r[0] and r[1] <= s[1] for s in some))
+    if sum(holds[r] for r in outer) != len(products) or len(outer) < 2:
+        raise ConfigError(f"a kernel's schedule has no two bodies with its matrix products; {UNKNOWN}")
+    bare = [r for r, count in holds.items() if not count and not any(o[0] <= r[0] and r[1] <= o[1] for o in outer)]
+    covered = set[int]().union(*(range(first, last + 1) for first, last in bare))
+    bodies = tuple(_length(r) for r in outer)
+    return Alternatives(bodies, _length(body) - sum(bodies) - len(covered), len(covered))
 
 
 def _loop(text: str) -> tuple[tuple[int, ...], list[str], tuple[int, int]]:

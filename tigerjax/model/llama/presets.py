@@ -5,8 +5,9 @@ number of parameters, which tests/configs/test_presets.py counts.
 """
 
 import dataclasses
+from typing import Any
 
-from tigerjax.config import ModelConfig, OptimConfig, RopeConfig
+from tigerjax.config import ModelConfig, OptimConfig, RopeConfig, SplashConfig
 
 
 def llama2_7b() -> ModelConfig:
@@ -192,3 +193,11 @@ def adamw(
         clip_norm=1.0,
         gradient_accumulation_steps=gradient_accumulation_steps,
     )
+
+
+def square(block: int, *, fused: bool, multiplied: int | None = None) -> SplashConfig:
+    """Blocks of so many queries and keys in every splash kernel, of whose keys `multiplied` are multiplied at one time;
+    all of them where it is None. docs/PLAN.md compares such blocks by the compiler's schedules."""
+    names = [name for name in SplashConfig().blocks() if not fused or not name.endswith("_dq")]
+    sizes: dict[str, Any] = {name: multiplied or block if name.endswith("_compute") else block for name in names}
+    return SplashConfig(**sizes, fused_backward=fused)
