@@ -15,6 +15,7 @@ today.
 
 import argparse
 import dataclasses
+import importlib
 import json
 import math
 import os
@@ -172,12 +173,11 @@ def kernel_s(text: str, phase: str, config: Any, topology: Any) -> float:
 
 def measure(name: str, dumped: Path) -> dict[str, Any]:
     """Compiles MaxText's step in this process, and estimates it. `dumped` is where libtpu writes schedules."""
-    from maxtext.trainers.pre_train import train_compile  # type: ignore[import-not-found]
-
     from tigerjax.plan import collectives, topology
     from tigerjax.plan.estimate import Estimator
     from tigerjax.plan.trips import Program
 
+    train_compile: Any = importlib.import_module("maxtext.trainers.pre_train.train_compile")
     case, kept = CASES[name], {}
     compile_step = train_compile.jit_and_compile
 
