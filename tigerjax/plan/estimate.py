@@ -11,6 +11,8 @@ The schedule of one device is walked once, in order, with one clock for the core
     links  an asynchronous collective        runs from its start on; what is left at its `done` is exposed. The same
                                              for what goes to other slices, over the data-centre network
            a copy to or from host memory     the same, at the host's bandwidth
+           a collective that the core drives runs only while a fusion that drives it does; what is left at its `done`
+                                             is exposed
 
 A loop's body is walked once and counts as often as it runs.
 """
@@ -83,6 +85,8 @@ class _Walk:
         self.now = 0.0
         self.free: dict[str, float] = {}
         self.ends: dict[str, float] = {}
+        self.left: dict[str, float] = {}
+        """Seconds that the collectives which the core drives have still to run, by their chains."""
         self.times = Times()
 
     def _busy(self, field: str, seconds: float) -> None:
@@ -117,8 +121,12 @@ class _Walk:
             if started is not None and started.name in self.ends:
                 self._until(self.ends.pop(started.name))
             return
+        part = self.e.chain_part(i)
         for c, asynchronous in self.e.collectives_of(where, i):
             self.times = self.times._replace(transfers=self.times.transfers + c.seconds)
+            if part is not None:
+                self.left[part[1]] = c.seconds
+                continue
             end = self._transfer(c.axis, c.seconds)
             if asynchronous:
                 self.ends[i.name] = end
@@ -129,9 +137,20 @@ class _Walk:
             self.times = self.times._replace(host=self.times.host + seconds)
             self.ends[i.name] = self._transfer("host", seconds)
         self._busy("static", i.cycles / self.e.chip.clock_hz)
+        if part is not None:
+            self._driven(*part, i.cycles / self.e.chip.clock_hz)
         self._busy("attention", self.e.attention_seconds(where, i))
         self._busy("lookups", self.e.lookup_seconds(where, i))
         self._busy("moved", self.e.moved_seconds(i))
+
+
+    def _driven(self, does: str, chain: str, seconds: float) -> None:
+        """A part of a chain ran for so long; its last part waits for the rest of the collective."""
+        left = self.left.pop(chain, 0.0) - seconds
+        if does == "done":
+            self._until(self.now + left)
+        else:
+            self.left[chain] = left
 
 
 class Estimator:
@@ -170,6 +189,10 @@ class Estimator:
             (collectives.describe(i.name, k, op, asynchronous, self.mesh, self.links), asynchronous)
             for k, op, asynchronous in collectives.inside(self.program, where, i)
         ]
+
+    def chain_part(self, i: Instruction) -> tuple[str, str] | None:
+        """`collectives.chain_part` of this program."""
+        return collectives.chain_part(self.program, i)
 
     def attention_seconds(self, where: Computation, i: Instruction) -> float:
         """Seconds of a splash kernel; 0 for what is none."""
