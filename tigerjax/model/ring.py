@@ -93,21 +93,23 @@ def summed_product(wide_BTD: jax.Array, other: jax.Array) -> jax.Array:
     wide_BTD, other = jax.lax.optimization_barrier((wide_BTD, other))
     rows = wide_BTD.shape[2] // outer
 
-    def product(part: jax.Array) -> jax.Array:
+    def product(part: jax.Array, after: jax.Array | None = None) -> jax.Array:
+        # Computed when the neighbour's sum is there, so that adding it is no kernel of its own.
+        part = part if after is None else jax.lax.optimization_barrier((part, after))[0]
         chosen = jax.lax.dynamic_slice_in_dim(wide_BTD, part * rows, rows, axis=2)
         return jnp.einsum("BTD,BT...->D...", chosen, other, preferred_element_type=jnp.float32)
 
     part = _passed_round(product, me // inner, outer, inner, dtype)
     rows //= inner
 
-    def of_part(index: jax.Array) -> jax.Array:
+    def of_part(index: jax.Array, after: jax.Array | None = None) -> jax.Array:
         return jax.lax.dynamic_slice_in_dim(part, index * rows, rows, axis=0).astype(jnp.float32)
 
     return _passed_round(of_part, me % inner, inner, 1, dtype)
 
 
 def _passed_round(
-    mine: Callable[[jax.Array], jax.Array], place: jax.Array, ring: int, stride: int, dtype: Any
+    mine: Callable[..., jax.Array], place: jax.Array, ring: int, stride: int, dtype: Any
 ) -> jax.Array:
     """The sum over a ring of what each device's `mine` has of the part of this device, which is at `place` of the ring.
     Its neighbours are `stride` devices away."""
@@ -118,8 +120,8 @@ def _passed_round(
             # The part of the device that is `hops` ahead begins here, and each device on its way adds its own.
             passed = mine((place + way * hops) % ring).astype(dtype)
             for left in range(hops - 1, 0, -1):
-                passed = mesh.to_neighbour(passed, ring, stride, way).astype(jnp.float32)
-                passed = (passed + mine((place + way * left) % ring)).astype(dtype)
+                passed = mesh.to_neighbour(passed, ring, stride, way)
+                passed = (passed.astype(jnp.float32) + mine((place + way * left) % ring, passed)).astype(dtype)
             total += mesh.to_neighbour(passed, ring, stride, way).astype(jnp.float32)
     return total.astype(dtype)
 

@@ -43,6 +43,9 @@ class Collective(NamedTuple):
     times: int = 1
     loops: tuple[str, ...] = ()
     """Names of the loops around it, outermost first."""
+    way: str = ""
+    """The one direction of the torus in which all bytes go, such as 0+: of every chip to its neighbour along axis 0. Empty
+    where more links are used."""
 
 
 def groups_of(text: str, devices: int) -> list[list[int]]:
@@ -175,6 +178,17 @@ class Links:
             total += min(step, size - step) if closed else step
         return total
 
+    def way(self, pairs: Sequence[Sequence[int]]) -> str:
+        """The direction of a permutation that moves every array by one link, all the same way; else empty."""
+        moves = set()
+        for source, target in pairs:
+            apart = zip(self.coordinates[source], self.coordinates[target], self.shape, self.wrap, strict=True)
+            moved = [(axis, (b - a) % n if ring else b - a) for axis, (a, b, n, ring) in enumerate(apart) if a != b]
+            moves.add(tuple((axis, step if step in (1, -1) else step - self.shape[axis]) for axis, step in moved))
+        if len(moves) != 1 or len(move := moves.pop()) != 1 or move[0][1] not in (1, -1):
+            return ""
+        return f"{move[0][0]}{'+' if move[0][1] > 0 else '-'}"
+
     def seconds(self, op: str, groups: list[list[int]], payload: int) -> float:
         """Time of a collective that has the links to itself."""
         if op == "collective-permute":
@@ -295,6 +309,7 @@ def describe(name: str, i: Instruction, op: str, asynchronous: bool, mesh: Mesh,
         sent=sent_bytes(op, n, payload),
         seconds=links.seconds(op, groups, payload),
         asynchronous=asynchronous,
+        way=links.way(groups) if op == "collective-permute" else "",
     )
 
 

@@ -1,6 +1,7 @@
 """From a compiled program to the time of a step: the compiler's cycles, and our own arithmetic where it gives none.
 
-The schedule of one device is walked once, in order, with one clock for the core and one for each set of links:
+The schedule of one device is walked once, in order, with one clock for the core and one for each set of links (of
+permutations that go to a neighbour, one for each way):
 
     core   an instruction with cycles        cycles / clock
            a splash kernel                   what its own schedule says (`kernels.seconds`)
@@ -85,8 +86,9 @@ class _Walk:
         self.now = 0.0
         self.free: dict[str, float] = {}
         self.ends: dict[str, float] = {}
-        self.left: dict[str, float] = {}
-        """Seconds that the collectives which the core drives have still to run, by their chains."""
+        self.left: dict[str, tuple[float, float]] = {}
+        """Of the collectives that the core drives, by their chains: the seconds for which they have still to be driven,
+        and when their links are done."""
         self.times = Times()
 
     def _busy(self, field: str, seconds: float) -> None:
@@ -97,10 +99,12 @@ class _Walk:
         if end > self.now:
             self._busy("exposed", end - self.now)
 
-    def _transfer(self, resource: str, seconds: float) -> float:
-        """Puts a transfer on its links, and returns the time at which it is done."""
-        end = max(self.now, self.free.get(resource, 0.0)) + seconds
-        self.free[resource] = end
+    def _transfer(self, resource: str, seconds: float, way: str = "") -> float:
+        """Puts a transfer on its links, or on those of one way, and returns the time at which it is done."""
+        parts = [name for name in self.free if name.split(" ")[0] == resource]
+        mine = {resource, f"{resource} {way}"} if way else {resource, *parts}
+        end = max(self.now, *(self.free.get(name, 0.0) for name in mine)) + seconds
+        self.free[f"{resource} {way}" if way else resource] = end
         return end
 
     def run(self, where: Computation) -> Times:
@@ -124,10 +128,10 @@ class _Walk:
         part = self.e.chain_part(i)
         for c, asynchronous in self.e.collectives_of(where, i):
             self.times = self.times._replace(transfers=self.times.transfers + c.seconds)
+            end = self._transfer(c.axis, c.seconds, c.way)
             if part is not None:
-                self.left[part[1]] = c.seconds
+                self.left[part[1]] = c.seconds, end
                 continue
-            end = self._transfer(c.axis, c.seconds)
             if asynchronous:
                 self.ends[i.name] = end
             else:
@@ -146,11 +150,11 @@ class _Walk:
 
     def _driven(self, does: str, chain: str, seconds: float) -> None:
         """A part of a chain ran for so long; its last part waits for the rest of the collective."""
-        left = self.left.pop(chain, 0.0) - seconds
+        left, end = self.left.pop(chain, (0.0, 0.0))
         if does == "done":
-            self._until(self.now + left)
+            self._until(max(self.now + left - seconds, end))
         else:
-            self.left[chain] = left
+            self.left[chain] = left - seconds, end
 
 
 class Estimator:
