@@ -93,16 +93,16 @@ def summed_product(wide_BTD: jax.Array, other: jax.Array) -> jax.Array:
     wide_BTD, other = jax.lax.optimization_barrier((wide_BTD, other))
     rows = wide_BTD.shape[2] // outer
 
-    def product(part: jax.Array, after: jax.Array | None = None) -> jax.Array:
-        # Computed when the neighbour's sum is there, so that adding it is no kernel of its own.
-        part = part if after is None else jax.lax.optimization_barrier((part, after))[0]
+    def product(part: jax.Array, *after: jax.Array) -> jax.Array:
+        # Computed when the neighbours' sums are there, so that adding them is no kernel of its own.
+        part, _ = jax.lax.optimization_barrier((part, after))
         chosen = jax.lax.dynamic_slice_in_dim(wide_BTD, part * rows, rows, axis=2)
         return jnp.einsum("BTD,BT...->D...", chosen, other, preferred_element_type=jnp.float32)
 
     part = _passed_round(product, me // inner, outer, inner, dtype)
     rows //= inner
 
-    def of_part(index: jax.Array, after: jax.Array | None = None) -> jax.Array:
+    def of_part(index: jax.Array, *_: jax.Array) -> jax.Array:
         return jax.lax.dynamic_slice_in_dim(part, index * rows, rows, axis=0).astype(jnp.float32)
 
     return _passed_round(of_part, me % inner, inner, 1, dtype)
@@ -113,9 +113,8 @@ def _passed_round(
 ) -> jax.Array:
     """The sum over a ring of what each device's `mine` has of the part of this device, which is at `place` of the ring.
     Its neighbours are `stride` devices away."""
-    up, down = ring // 2, (ring - 1) // 2  # how far the sums travel either way
     total = mine(place)
-    for hops, way in ((up, 1), (down, -1)):
+    for hops, way in ((ring // 2, 1), ((ring - 1) // 2, -1)):  # how far the sums travel either way
         if hops:
             # The part of the device that is `hops` ahead begins here, and each device on its way adds its own.
             passed = mine((place + way * hops) % ring).astype(dtype)
