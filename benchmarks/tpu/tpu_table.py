@@ -31,6 +31,7 @@ from tigerjax.config import (
     MeshConfig,
     PipelineConfig,
     Quantise,
+    Reduce,
     Remat,
     RunConfig,
     SplashConfig,
@@ -61,6 +62,7 @@ class Row:
     """Tokens per second and chip, and MFU, that others measured on such chips (docs/TPU.md names them)."""
     micro_batches: int = 1
     quantise: Quantise = "none"
+    reduce: Reduce = "auto"
     splash: SplashConfig = dataclasses.field(default_factory=SplashConfig)
     fsdp: int
     sequence: int = 1
@@ -128,7 +130,15 @@ ROWS = {
         static_s=23.23,
     ),
     "70b_v5e256_2048": Row(
-        model="70b", topology="v5e:16x16", fsdp=256, rows=2, remat="full", seq_len=2048, peak_gb=16.0, static_s=14.13
+        model="70b",
+        topology="v5e:16x16",
+        fsdp=256,
+        rows=2,
+        remat="full",
+        reduce="ring",
+        seq_len=2048,
+        peak_gb=16.0,
+        static_s=14.13,
     ),
     "70b_v5p64_2x1rows": Row(
         model="70b",
@@ -178,7 +188,7 @@ def config(row: Row, vocab: int) -> RunConfig:
         model=MODELS[row.model][vocab],
         compute=ComputeConfig(
             attention="splash", remat=row.remat, dtype="bfloat16", loss_chunk_tokens=batch_rows * row.seq_len // 8,
-            splash=row.splash, quantise=row.quantise,
+            splash=row.splash, quantise=row.quantise, reduce=row.reduce,
         ),
         mesh=MeshConfig(fsdp=row.fsdp, sequence=row.sequence, stage=row.stage),
         pipeline=row.pipeline,
