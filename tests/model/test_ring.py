@@ -13,10 +13,11 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[1] / "train"))
 from tiny_run import tiny_batch, tiny_config
 
-from tigerjax.config import LoraConfig, MeshConfig, PipelineConfig, SplashConfig, WeightsConfig
+from tigerjax.config import LoraConfig, MeshConfig, PipelineConfig, WeightsConfig
 from tigerjax.errors import ConfigError
-from tigerjax.mesh import in_mesh, run_mesh
+from tigerjax.mesh import in_mesh, make_mesh, run_mesh
 from tigerjax.model import ring, stack
+from tigerjax.plan import collectives, topology
 from tigerjax.train.objective import token_objective
 from tigerjax.train.optim import make_optimizer
 from tigerjax.train.state import init_state, state_shardings
@@ -101,3 +102,34 @@ def test_what_the_rings_do_not_know_is_refused(words):
     compute = dataclasses.replace(start.compute, **other.pop("compute", {}))
     with pytest.raises(ConfigError, match=rf"compute.reduce=ring.*{re.escape(words)}"):
         dataclasses.replace(start, compute=compute, **other)
+
+
+SLICE = topology.parse("v5e:4x4")
+D, F = 1024, 4096
+
+
+def compiled(reduce):
+    """What travels in the loops of two layers on 16 chips without SparseCores."""
+    from tigerjax.plan.compile import compile_for
+    from tigerjax.plan.trips import Program
+
+    start = config(reduce, dtype="bfloat16", loss_chunk_tokens=2048)
+    run = dataclasses.replace(
+        start, mesh=MeshConfig(fsdp=16), model=dataclasses.replace(start.model, model_dim=D, mlp_dim=F, head_dim=128), global_batch_size=16,
+        data=dataclasses.replace(start.data, seq_len=128),
+    )  # fmt: skip
+    with jax.default_matmul_precision("default"):
+        program = Program(compile_for(run, SLICE, options={}).hlo)
+    mesh = make_mesh(run.mesh, topology.describe(SLICE))
+    return [c for c in collectives.collectives(program, mesh, SLICE) if c.loops]
+
+
+@pytest.mark.tpu
+def test_on_chips_without_sparse_cores_gradients_go_to_neighbours_and_none_is_all_reduced_whole():
+    """With compute.reduce=auto those of the MLP are, in each layer."""
+    travels = compiled("ring")
+    whole = 2 * D * F
+    assert not [c for c in travels if c.op in ("all-reduce", "reduce-scatter") and c.payload >= whole]
+    parts = [c for c in travels if c.op == "collective-permute" and c.payload == whole // 4]
+    # Each of 3 matrices goes round 4 devices: 2 steps one way, and 1 the other; in each of 2 layers.
+    assert sum(c.times for c in parts) == 3 * 3 * 2 and all(c.asynchronous for c in parts)
