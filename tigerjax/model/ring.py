@@ -4,7 +4,7 @@ A device has the gradient of each matrix by its own rows, and keeps in the end i
 itself XLA:TPU adds up whole gradients on chips without SparseCores: it moves twice the bytes, and nothing is computed
 meanwhile. Here a device computes one part of its product, adds what a neighbour sent, and passes the sum on while it
 computes the next part: a collective matrix product (Wang et al. 2023, "Overlap communication with dependent computation
-via decomposition in large deep learning models", doi.org/10.1145/3567955.3567959, section 4).
+via decomposition in large deep learning models", doi.org/10.1145/3567955.3567959).
 
 The n devices are A x B, as they are on the two axes of a torus, and device i is (i // B, i % B). First A devices form a
 ring, in which each part is 1 / A of the matrix along D, and is computed in the step in which it is passed on. Then B
