@@ -287,7 +287,8 @@ def main() -> None:
     if a.in_process:
         path = a.out / f"{a.only[0]}_{a.vocab[0]}.json"
         path.write_text(
-            json.dumps(measure(a.only[0], a.vocab[0], dict(f.split("=", 1) for f in a.flag), a.layers), indent=1) + "\n",
+            json.dumps(measure(a.only[0], a.vocab[0], dict(f.split("=", 1) for f in a.flag), a.layers), indent=1)
+            + "\n",
             encoding="utf-8",
         )
         return

@@ -33,7 +33,10 @@ def config(reduce, mesh=EIGHT, lora=None, **compute):
     start = tiny_config()
     compute = dict(remat="full") | compute
     return dataclasses.replace(
-        start, mesh=mesh, compute=dataclasses.replace(start.compute, reduce=reduce, **compute), lora=lora or LoraConfig()
+        start,
+        mesh=mesh,
+        compute=dataclasses.replace(start.compute, reduce=reduce, **compute),
+        lora=lora or LoraConfig(),
     )
 
 
@@ -45,9 +48,8 @@ def summed(run):
     one = run_mesh(alone)
     weights = jax.device_get(init_state(token_objective(alone, one), make_optimizer(run.optim), one, seed=3))
     shardings = state_shardings(objective, make_optimizer(run.optim), mesh)
-    weights, frozen = (
-        jax.device_put(w, s) for w, s in zip((weights.weights, weights.frozen), (shardings.weights, shardings.frozen))
-    )
+    frozen = jax.device_put(weights.frozen, shardings.frozen)
+    weights = jax.device_put(weights.weights, shardings.weights)
     both = jax.jit(lambda w, frozen, batch: loss_and_gradient(objective, w, batch, accumulate=1, frozen=frozen))
     total, _, _, gradient = jax.device_get(in_mesh(mesh, both)(weights, frozen, tiny_batch(0)))
     return total, gradient
@@ -115,7 +117,8 @@ def compiled(reduce):
 
     start = config(reduce, dtype="bfloat16", loss_chunk_tokens=2048)
     run = dataclasses.replace(
-        start, mesh=MeshConfig(fsdp=16), model=dataclasses.replace(start.model, model_dim=D, mlp_dim=F, head_dim=128), global_batch_size=16,
+        start, mesh=MeshConfig(fsdp=16), global_batch_size=16,
+        model=dataclasses.replace(start.model, model_dim=D, mlp_dim=F, head_dim=128),
         data=dataclasses.replace(start.data, seq_len=128),
     )  # fmt: skip
     with jax.default_matmul_precision("default"):

@@ -237,7 +237,8 @@ def test_permutations_of_opposite_ways_share_no_link():
                 f" collective-permute-start(%w), source_target_pairs={{{given}}}"
             )
             done.append(f"  %d.{n} = bf16[4096,4096]{{1,0}} collective-permute-done(%s.{n})")
-        head = "HloModule p\n\nENTRY %main (w: bf16[4096,4096]) -> bf16[4096,4096] {\n  %w = bf16[4096,4096]{1,0} parameter(0)"
+        head = "HloModule p\n\nENTRY %main (w: bf16[4096,4096]) -> bf16[4096,4096] {"
+        lines.insert(0, "  %w = bf16[4096,4096]{1,0} parameter(0)")
         return Estimator(Program("\n".join([head, *lines, *done, "}"])), mesh, pod).step().exposed
 
     alone = permuted(next_row)

@@ -236,8 +236,8 @@ class RunConfig:
         for axis in ("stage", "sequence", "tensor"):
             if (degree := getattr(self.mesh, axis)) > 1:
                 raise ConfigError(
-                    f"compute.reduce=ring passes gradients round the devices of mesh.fsdp alone, and mesh.{axis}={degree};"
-                    f" set mesh.{axis}=1, or compute.reduce=auto"
+                    f"compute.reduce=ring passes gradients round the devices of mesh.fsdp alone, and mesh.{axis}={degree}"
+                    f" is more; set mesh.{axis}=1, or compute.reduce=auto"
                 )
         others = {"compute.quantise": ("none", self.compute.quantise)}
         if (held := self.weights.frozen_dtype) in ("int8", "int4"):
@@ -245,8 +245,8 @@ class RunConfig:
         for field, (wanted, given) in others.items():
             if given != wanted:
                 raise ConfigError(
-                    f"compute.reduce=ring multiplies with matrices in the compute dtype, and {field}={given} rounds them;"
-                    f" set {field}={wanted}, or compute.reduce=auto"
+                    f"compute.reduce=ring multiplies with matrices in the compute dtype, and {field}={given} rounds"
+                    f" them; set {field}={wanted}, or compute.reduce=auto"
                 )
         if self.compute.remat == "none":
             raise ConfigError(

@@ -80,8 +80,8 @@ def gradient(wide_BTD: jax.Array, other: jax.Array, *, d_last: bool) -> SharedMa
 
 
 def rings(devices: int) -> tuple[int, int]:
-    """(A, B), the two rings: A x B = devices, with A the largest divisor up to its root. Devices on the whole of a torus
-    of two axes are numbered so by `mesh.make_mesh`."""
+    """(A, B), the two rings: A x B = devices, with A the largest divisor up to its root. So `mesh.make_mesh` numbers
+    the devices of a whole torus with two axes."""
     outer = next(a for a in range(math.isqrt(devices), 0, -1) if devices % a == 0)
     return outer, devices // outer
 
@@ -108,9 +108,7 @@ def summed_product(wide_BTD: jax.Array, other: jax.Array) -> jax.Array:
     return _passed_round(of_part, me % inner, inner, 1, dtype)
 
 
-def _passed_round(
-    mine: Callable[..., jax.Array], place: jax.Array, ring: int, stride: int, dtype: Any
-) -> jax.Array:
+def _passed_round(mine: Callable[..., jax.Array], place: jax.Array, ring: int, stride: int, dtype: Any) -> jax.Array:
     """The sum over a ring of what each device's `mine` has of the part of this device, which is at `place` of the ring.
     Its neighbours are `stride` devices away."""
     total = mine(place)

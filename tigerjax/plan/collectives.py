@@ -44,8 +44,8 @@ class Collective(NamedTuple):
     loops: tuple[str, ...] = ()
     """Names of the loops around it, outermost first."""
     way: str = ""
-    """The one direction of the torus in which all bytes go, such as 0+: of every chip to its neighbour along axis 0. Empty
-    where more links are used."""
+    """The one direction of the torus in which all bytes go, such as 0+: from every chip to its neighbour along axis 0.
+    Empty where more links are used."""
 
 
 def groups_of(text: str, devices: int) -> list[list[int]]:

@@ -147,7 +147,6 @@ class _Walk:
         self._busy("lookups", self.e.lookup_seconds(where, i))
         self._busy("moved", self.e.moved_seconds(i))
 
-
     def _driven(self, does: str, chain: str, seconds: float) -> None:
         """A part of a chain ran for so long; its last part waits for the rest of the collective."""
         left, end = self.left.pop(chain, (0.0, 0.0))
