@@ -236,10 +236,10 @@ class RunConfig:
         for axis in ("stage", "sequence", "tensor"):
             if (degree := getattr(self.mesh, axis)) > 1:
                 raise ConfigError(
-                    f"compute.reduce=ring passes gradients round the devices of mesh.fsdp alone, and mesh.{axis}={degree}"
-                    f" is more; set mesh.{axis}=1, or compute.reduce=auto"
+                    f"compute.reduce=ring needs weights that mesh.fsdp alone splits, and mesh.{axis}={degree}; set"
+                    f" mesh.{axis}=1, or compute.reduce=auto"
                 )
-        others = {"compute.quantise": ("none", self.compute.quantise)}
+        others: dict[str, tuple[str, str]] = {"compute.quantise": ("none", self.compute.quantise)}
         if (held := self.weights.frozen_dtype) in ("int8", "int4"):
             others["weights.frozen_dtype"] = ("bfloat16", held)
         for field, (wanted, given) in others.items():
