@@ -97,7 +97,7 @@ def summed_product(wide_BTD: jax.Array, other: jax.Array) -> jax.Array:
         # Computed when the neighbours' sums are there, so that adding them is no kernel of its own.
         part, _ = jax.lax.optimization_barrier((part, after))
         chosen = jax.lax.dynamic_slice_in_dim(wide_BTD, part * rows, rows, axis=2)
-        return jnp.einsum("BTD,BT...->D...", chosen, other, preferred_element_type=jnp.float32)
+        return jnp.tensordot(chosen, other, ((0, 1), (0, 1)), preferred_element_type=jnp.float32)
 
     part = _passed_round(product, me // inner, outer, inner, dtype)
     rows //= inner
