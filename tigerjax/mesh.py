@@ -127,7 +127,7 @@ def sharding(mesh: Mesh, *logical_axes: str | None) -> NamedSharding:
     return NamedSharding(mesh, spec(*logical_axes))
 
 
-def on_each(function: Callable[..., jax.Array], in_specs: Any, out_spec: PartitionSpec) -> Callable[..., jax.Array]:
+def on_each(function: Callable[..., Any], in_specs: Any, out_specs: Any) -> Callable[..., Any]:
     """`function`, applied by each device to its own share of the arguments.
 
     The function itself when no mesh is set, or when all its axes are manual already."""
@@ -137,12 +137,40 @@ def on_each(function: Callable[..., jax.Array], in_specs: Any, out_spec: Partiti
         return function
     # check_vma off: a kernel's outputs do not say over which axes they vary (jax 0.10.2); the tests compare with the
     # reference instead.
-    return jax.shard_map(function, axis_names=free, in_specs=in_specs, out_specs=out_spec, check_vma=False)
+    return jax.shard_map(function, axis_names=free, in_specs=in_specs, out_specs=out_specs, check_vma=False)
 
 
 def length_ways() -> int:
     """Into how many shares the mesh that is set here cuts each row along T; 1 when none is set."""
     return int(jax.sharding.get_abstract_mesh().shape.get(RULES["length"], 1))
+
+
+def embed_ways() -> int:
+    """Over how many devices the mesh that is set here splits the weights of layers along D; 1 when none is set."""
+    shape = jax.sharding.get_abstract_mesh().shape
+    return math.prod(shape.get(axis, 1) for axis in RULES["embed"])
+
+
+def embed_index() -> jax.Array:
+    """Inside `on_each`: which of the `embed_ways` shares along D this device has."""
+    return jax.lax.axis_index(RULES["embed"])
+
+
+def embed_gathered(array: jax.Array, axis: int) -> jax.Array:
+    """Inside `on_each`: the array whole along its dimension `axis`, which is D and of which each device has a share."""
+    return jax.lax.all_gather(array, RULES["embed"], axis=axis, tiled=True)
+
+
+def to_neighbour(array: jax.Array, ring: int, stride: int, way: int) -> jax.Array:
+    """Inside `on_each`: what the neighbour behind sends, when every device sends its `array` ahead.
+
+    The devices that share D form rings of `ring` devices, `stride` apart in their order. Ahead is up the order where
+    `way` is 1, and down where it is -1."""
+    pairs = []
+    for device in range(embed_ways()):
+        place = device // stride % ring
+        pairs.append((device, device + ((place + way) % ring - place) * stride))
+    return jax.lax.ppermute(array, RULES["embed"], pairs)
 
 
 def balanced_places(length: int) -> np.ndarray:

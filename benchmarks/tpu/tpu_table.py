@@ -31,6 +31,7 @@ from tigerjax.config import (
     MeshConfig,
     PipelineConfig,
     Quantise,
+    Reduce,
     Remat,
     RunConfig,
     SplashConfig,
@@ -62,6 +63,7 @@ class Row:
     """Tokens per second and chip, and MFU, that others measured on such chips (docs/TPU.md names them)."""
     micro_batches: int = 1
     quantise: Quantise = "none"
+    reduce: Reduce = "auto"
     splash: SplashConfig = dataclasses.field(default_factory=SplashConfig)
     fsdp: int
     sequence: int = 1
@@ -122,7 +124,15 @@ ROWS = {
         static_s=23.23,
     ),
     "70b_v5e256_2048": Row(
-        model="70b", topology="v5e:16x16", fsdp=256, rows=2, remat="full", seq_len=2048, peak_gb=16.0, static_s=14.13
+        model="70b",
+        topology="v5e:16x16",
+        fsdp=256,
+        rows=2,
+        remat="full",
+        reduce="ring",
+        seq_len=2048,
+        peak_gb=16.0,
+        static_s=14.13,
     ),
     "70b_v5p64_2x1rows": Row(
         model="70b",
@@ -165,14 +175,15 @@ ROWS = {
 }
 
 
-def config(row: Row, vocab: int) -> RunConfig:
-    batch_rows = row.rows * row.fsdp * row.stage
+def config(row: Row, vocab: int, layers: int | None = None) -> RunConfig:
+    """The run of a row; with `layers`, that of a model of so many."""
+    batch_rows, model = row.rows * row.fsdp * row.stage, MODELS[row.model][vocab]
     return RunConfig(
         name=f"{row.model}_{vocab}",
-        model=MODELS[row.model][vocab],
+        model=model if layers is None else dataclasses.replace(model, num_layers=layers),
         compute=ComputeConfig(
             attention="splash", remat=row.remat, dtype="bfloat16", loss_chunk_tokens=batch_rows * row.seq_len // 8,
-            splash=row.splash, quantise=row.quantise,
+            splash=row.splash, quantise=row.quantise, reduce=row.reduce,
         ),
         mesh=MeshConfig(fsdp=row.fsdp, sequence=row.sequence, stage=row.stage),
         pipeline=row.pipeline,
@@ -188,13 +199,14 @@ def config(row: Row, vocab: int) -> RunConfig:
     )  # fmt: skip
 
 
-def measure(name: str, vocab: int, other: dict[str, str]) -> dict[str, Any]:
-    """Compiles one row in this process; the figures of its plan. `other` are flags beside those of launch/."""
+def measure(name: str, vocab: int, other: dict[str, str], layers: int | None = None) -> dict[str, Any]:
+    """Compiles one row in this process; the figures of its plan. `other` are flags beside those of launch/, `layers`
+    those of `config`."""
     from tigerjax.plan import figures, flags, topology
     from tigerjax.plan.compile import compile_for
 
     row = ROWS[name]
-    run, where = config(row, vocab), topology.parse(row.topology)
+    run, where = config(row, vocab, layers), topology.parse(row.topology)
     compiled = compile_for(run, where, options=flags.of(where) | other)
     used = resource.getrusage(resource.RUSAGE_SELF)  # before the program is read
     shown = figures.figures(run, where, compiled)
@@ -262,13 +274,15 @@ def main() -> None:
     parser.add_argument("--vocab", nargs="+", type=int, choices=MODELS["7b"], default=list(MODELS["7b"]))
     parser.add_argument("--again", action="store_true", help="compile rows that have a file already, too")
     parser.add_argument("--flag", nargs="+", default=[], metavar="NAME=VALUE", help="of libtpu, over those of launch/")
+    parser.add_argument("--layers", type=int, help="of a smaller model, to compare two programs; give another --out")
     parser.add_argument("--write", action="store_true", help="compile nothing; put the rows that are there into docs")
     parser.add_argument("--in-process", action="store_true", help=argparse.SUPPRESS)
     a = parser.parse_args()
     if a.in_process:
         path = a.out / f"{a.only[0]}_{a.vocab[0]}.json"
         path.write_text(
-            json.dumps(measure(a.only[0], a.vocab[0], dict(f.split("=", 1) for f in a.flag)), indent=1) + "\n",
+            json.dumps(measure(a.only[0], a.vocab[0], dict(f.split("=", 1) for f in a.flag), a.layers), indent=1)
+            + "\n",
             encoding="utf-8",
         )
         return
@@ -279,6 +293,7 @@ def main() -> None:
             path = a.out / f"{name}_{vocab}.json"
             if not a.write and (a.again or not path.is_file()):  # a process each: libtpu keeps memory
                 command = [sys.executable, __file__, "--in-process", "--out", str(a.out)]
+                command += ["--layers", str(a.layers)] if a.layers else []
                 command += ["--only", name, "--vocab", str(vocab), *(["--flag", *a.flag] if a.flag else [])]
                 done = subprocess.run(command, capture_output=True, text=True)
                 if done.returncode:

@@ -159,3 +159,89 @@ def test_only_what_the_schedule_does_not_hide_is_exposed(cube, loops):
     hidden = loops.replace('"estimated_cycles":"1000"', '"estimated_cycles":"1000000"')
     times = Estimator(Program(hidden), mesh, CUBE).step()
     assert times.exposed == pytest.approx(3 * travel, rel=1e-6)
+
+
+DRIVEN = """HloModule chain
+
+%begin (p.0: bf16[64,4096]) -> (bf16[4096,4096], u32[]) {
+  %p.0 = bf16[64,4096]{1,0} parameter(0)
+  %all-gather.0 = bf16[4096,4096]{1,0} all-gather(%p.0), replica_groups={}, GATHER
+  ROOT %c.0 = (bf16[4096,4096]{1,0}, u32[]) custom-call(%all-gather.0), custom_call_target="AsyncCollectiveStart"
+}
+
+%product (p.1: bf16[64,4096], q.1: u32[]) -> (bf16[8,8], bf16[4096,4096], u32[]) {
+  %p.1 = bf16[64,4096]{1,0} parameter(0)
+  %q.1 = u32[] parameter(1)
+  %all-gather.1 = bf16[4096,4096]{1,0} all-gather(%p.1), replica_groups={}, GATHER
+  %d.1 = bf16[8,8]{1,0} constant(0)
+  ROOT %t.1 = (bf16[8,8]{1,0}, bf16[4096,4096]{1,0}, u32[]) tuple(%d.1, %all-gather.1, %q.1)
+}
+
+%end (p.2: bf16[64,4096], q.2: u32[]) -> bf16[4096,4096] {
+  %p.2 = bf16[64,4096]{1,0} parameter(0)
+  %q.2 = u32[] parameter(1)
+  %all-gather.2 = bf16[4096,4096]{1,0} all-gather(%p.2), replica_groups={}, GATHER
+  ROOT %c.2 = bf16[4096,4096]{1,0} custom-call(%all-gather.2, %q.2), custom_call_target="AsyncCollectiveDone"
+}
+
+%other (p.3: bf16[64,4096]) -> bf16[8,8] {
+  %p.3 = bf16[64,4096]{1,0} parameter(0)
+  ROOT %d.3 = bf16[8,8]{1,0} constant(0)
+}
+
+ENTRY %main (w: bf16[64,4096]) -> bf16[4096,4096] {
+  %w = bf16[64,4096]{1,0} parameter(0)
+  %first = (bf16[4096,4096]{1,0}, u32[]) fusion(%w), kind=kCustom, calls=%begin
+  %flag.0 = u32[] get-tuple-element(%first), index=1
+  %work = WORK
+  %flag.1 = u32[] get-tuple-element(%work), index=2
+  ROOT %last = bf16[4096,4096]{1,0} fusion(%w, %flag.1), kind=kCustom, calls=%end
+}
+""".replace("GATHER", 'dimensions={0}, frontend_attributes={chain_id="5"}, x={"async_collective_fusion_config":{}}')
+WORKS = {
+    "drives": "(bf16[8,8]{1,0}, bf16[4096,4096]{1,0}, u32[]) fusion(%w, %flag.0), kind=kOutput, calls=%product",
+    "other": "(bf16[8,8]{1,0}, bf16[4096,4096]{1,0}, u32[]) fusion(%w), kind=kOutput, calls=%other",
+}
+
+
+@pytest.mark.parametrize(("work", "hidden"), [("drives", 1.0), ("other", 0.0)])
+def test_a_gather_that_the_core_drives_is_one_and_runs_only_while_it_is_driven(work, hidden, cube):
+    seconds = BYTES * 63 / 64 / (6 * LINK)
+    cycles = round(seconds / 2 * CUBE.chip.clock_hz)
+    text = DRIVEN.replace("WORK", f'{WORKS[work]}, backend_config={{"estimated_cycles":"{cycles}"}}')
+    program, mesh = Program(text), make_mesh(MeshConfig(fsdp=64), cube)
+    (gather,) = collectives.collectives(program, mesh, CUBE)
+    assert (gather.op, gather.asynchronous, gather.payload) == ("all-gather", True, BYTES)
+    times = Estimator(program, mesh, CUBE).step()
+    assert times.static == pytest.approx(seconds / 2, rel=1e-3)
+    assert times.exposed == pytest.approx(seconds - hidden * seconds / 2, rel=1e-3)
+    assert times.transfers == pytest.approx(seconds)
+
+
+def test_permutations_of_opposite_ways_share_no_link():
+    pod = topology.parse("v5e:16x16")
+    mesh = make_mesh(MeshConfig(fsdp=256), topology.describe(pod))
+    links = Links(pod, mesh)
+    next_row = [[k, (k + 16) % 256] for k in range(256)]
+    assert links.way(next_row) == "0+" and links.way([[t, s] for s, t in next_row]) == "0-"
+    assert links.way([[k, k // 16 * 16 + (k + 1) % 16] for k in range(256)]) == "1+"
+    assert links.way([[k, (k + 32) % 256] for k in range(256)]) == ""  # two links away
+    assert links.way([[0, 16], [16, 0]]) == ""
+
+    def permuted(*pairs: list[list[int]]) -> float:
+        lines, done = [], []
+        for n, each in enumerate(pairs):
+            given = ",".join(f"{{{s},{t}}}" for s, t in each)
+            lines.append(
+                f"  %s.{n} = (bf16[4096,4096]{{1,0}}, bf16[4096,4096]{{1,0}}, u32[], u32[])"
+                f" collective-permute-start(%w), source_target_pairs={{{given}}}"
+            )
+            done.append(f"  %d.{n} = bf16[4096,4096]{{1,0}} collective-permute-done(%s.{n})")
+        head = "HloModule p\n\nENTRY %main (w: bf16[4096,4096]) -> bf16[4096,4096] {"
+        lines.insert(0, "  %w = bf16[4096,4096]{1,0} parameter(0)")
+        return Estimator(Program("\n".join([head, *lines, *done, "}"])), mesh, pod).step().exposed
+
+    alone = permuted(next_row)
+    assert alone == pytest.approx(BYTES / pod.chip.link_bandwidth)
+    assert permuted(next_row, [[t, s] for s, t in next_row]) == pytest.approx(alone)
+    assert permuted(next_row, next_row) == pytest.approx(2 * alone)

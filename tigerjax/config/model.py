@@ -24,6 +24,7 @@ Remat = Literal[
 Dtype = Literal["float32", "bfloat16"]
 Quantise = Literal["none", "int8", "fp8"]
 DecodeKernels = Literal["off", "on", "interpret"]
+Reduce = Literal["auto", "ring"]
 
 # The limits are at least 50 times the largest published Llama's [our choice], so that what a broken file asks for is
 # refused before memory is taken for it.
@@ -178,6 +179,9 @@ class ComputeConfig:
     decode_kernels: DecodeKernels = dataclasses.field(default="off", metadata={LATER: True})
     """Kernels of a decode step for TPUs whose weights are cut along tensor alone (docs/TPU.md). None has run on a TPU.
     `interpret` runs them on any device, slowly."""
+    reduce: Reduce = dataclasses.field(default="auto", metadata={LATER: True})
+    """How gradients of the layers' matrices are summed over fsdp: as XLA does it, or by a ring of products that hides
+    the transfers, for TPUs without SparseCores (docs/TPU.md). The ring needs mesh.stage, sequence and tensor of 1."""
     splash: SplashConfig = SplashConfig()
     """Block sizes of the splash kernel. Only attention splash reads them."""
 

@@ -18,7 +18,8 @@ import jax
 from jax.ad_checkpoint import checkpoint_name
 
 from tigerjax.config import ComputeConfig, LoraConfig, ModelConfig
-from tigerjax.model import attention, low_precision, products, stack
+from tigerjax.mesh import embed_ways
+from tigerjax.model import attention, low_precision, products, ring, stack
 from tigerjax.model import rope as rotary
 from tigerjax.model.adapters import add_product
 from tigerjax.model.layers import (
@@ -140,18 +141,22 @@ def trunk(
     rounded_L = low_precision.of_layers(w_L, compute.quantise)
     w_L = jax.tree.map(lambda w: w if is_quantised(w) else w.astype(compute.dtype), w_L, is_leaf=is_quantised)
 
+    shared = compute.reduce == "ring" and embed_ways() > 1
+    if shared:
+        run = ring.over_shares(run, _axes(block, config.num_layers))
     attend_all = functools.partial(attention.attend, compute=compute, window=config.extras.window)
 
     def apply(w: Any, act: Activations) -> Activations:
         def attend(q_BTNH: jax.Array, k_BTKH: jax.Array, v_BTKH: jax.Array) -> tuple[jax.Array, None]:
             return attend_all(q_BTNH, k_BTKH, v_BTKH, act.segment_ids_BT), None
 
-        weights, rounded = w
-        given = {"params": read_all(weights, compute.dtype), low_precision.COLLECTION: rounded}
+        weights, found = w
+        collection = ring.COLLECTION if shared else low_precision.COLLECTION
+        given = {"params": read_all(weights, compute.dtype), collection: found}
         x_BTD, _ = block.apply(given, act.x_BTD, act.positions_BT, attend)
         return act._replace(x_BTD=x_BTD)
 
-    act = run(apply, (w_L, rounded_L), act, remat=compute.remat)
+    act = run(apply, w_L if shared else (w_L, rounded_L), act, remat=compute.remat)
     return whole_rows(RMSNorm(config.norm_eps, name="final_norm")(act.x_BTD)), embed_VD
 
 
@@ -161,6 +166,12 @@ def _layers(module: nn.Module, block: nn.Module, num_layers: int) -> Any:
     if given is not None and any(is_quantised(w) for w in jax.tree.leaves(given, is_leaf=is_quantised)):
         return given  # linen would compare its leaves with those that it would make
     return module.param("layers", init_stacked, block, num_layers)
+
+
+def _axes(block: nn.Module, num_layers: int) -> Any:
+    """The logical axes of the stacked weights of the layers."""
+    boxed: Any = jax.eval_shape(lambda: init_stacked(jax.random.key(0), block, num_layers))
+    return jax.tree.map(lambda box: box.names, boxed, is_leaf=lambda box: isinstance(box, nn.LogicallyPartitioned))
 
 
 class LanguageModel(nn.Module):

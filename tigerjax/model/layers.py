@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from tigerjax.config import ModelConfig
-from tigerjax.model import low_precision, stack
+from tigerjax.model import low_precision, ring, stack
 
 Weights = dict[str, Any]
 Attend = Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, Any]]
@@ -41,9 +41,11 @@ def weight(
 
 def matrix(module: nn.Module, name: str, shape: tuple[int, ...], axes: tuple[str, ...], dtype: Any) -> Any:
     """Declares a weight that is multiplied with activations, and returns it in their dtype, or with its rounded values
-    where training has such."""
+    or its device's share where training has such."""
     found: Any = module.get_variable(low_precision.COLLECTION, name)
-    return low_precision.with_rounded(weight(module, name, shape, axes).astype(dtype), found)
+    share: Any = module.get_variable(ring.COLLECTION, name)
+    w = weight(module, name, shape, axes).astype(dtype)
+    return ring.with_share(w, share) if found is None else low_precision.with_rounded(w, found)
 
 
 def bias(module: nn.Module, name: str, shape: tuple[int, ...], axes: tuple[str, ...], dtype: Any) -> jax.Array:
@@ -126,7 +128,7 @@ def init(model: nn.Module, key: jax.Array) -> Weights:
     # One token through the plain runner. A kernel or a pipeline would ask for shapes of its own, and weights must not
     # depend on how they will be used.
     module: Any = model
-    compute = dataclasses.replace(module.compute, attention="reference", remat="none", dtype="float32")
+    compute = dataclasses.replace(module.compute, attention="reference", remat="none", dtype="float32", reduce="auto")
     token_BT = jnp.zeros((1, 1), jnp.int32)
     plain = module.clone(compute=compute, run=stack.scan_layers)
     return plain.init(key, token_BT, token_BT, token_BT + 1)["params"]

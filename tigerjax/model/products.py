@@ -10,10 +10,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from tigerjax.model import low_precision
+from tigerjax.model import low_precision, ring
 from tigerjax.model.low_precision import RoundedMatrix
+from tigerjax.model.ring import SharedMatrix
 
-Matrix = jax.Array | RoundedMatrix
+Matrix = jax.Array | RoundedMatrix | SharedMatrix
 """A matrix of a layer, whose input axes come first."""
 
 
@@ -21,11 +22,15 @@ def to_heads(x_BTD: jax.Array, w_DNH: Matrix) -> jax.Array:
     """x_BTNH: activations times the matrix of queries, keys or values."""
     if isinstance(w_DNH, RoundedMatrix):
         return low_precision.times(x_BTD, w_DNH, 1)
+    if isinstance(w_DNH, SharedMatrix):
+        return ring.times(x_BTD, w_DNH)
     return jnp.einsum("BTD,DNH->BTNH", x_BTD, w_DNH)
 
 
 def to_hidden(x_BTD: jax.Array, w_DF: Matrix) -> jax.Array:
     """x_BTF: activations times the matrix of the MLP's gate, or of its other branch."""
+    if isinstance(w_DF, SharedMatrix):
+        return ring.times(x_BTD, w_DF)
     return low_precision.times(x_BTD, w_DF, 1) if isinstance(w_DF, RoundedMatrix) else x_BTD @ w_DF
 
 
@@ -43,7 +48,7 @@ def out_projection(out_BTNH: jax.Array, wo_NHD: Matrix) -> jax.Array:
     """x_BTD: the heads' outputs, projected back to the width of the model."""
     if isinstance(wo_NHD, RoundedMatrix):
         return low_precision.dot(out_BTNH, wo_NHD, 2)
-    return jnp.einsum("BTNH,NHD->BTD", out_BTNH, wo_NHD)
+    return jnp.einsum("BTNH,NHD->BTD", out_BTNH, ring.whole(wo_NHD))
 
 
 def _out_projection_fwd(out_BTNH: jax.Array, wo_NHD: Matrix) -> Any:
@@ -57,8 +62,10 @@ def _out_projection_bwd(saved: Any, d_x_BTD: jax.Array) -> Any:
     if isinstance(wo_NHD, RoundedMatrix):
         d_out_BTNH = low_precision.of_input(d_x_BTD, wo_NHD, 2)
     else:
-        d_out_BTNH = jnp.einsum("BTD,NHD->BTNH", d_x_BTD, wo_NHD)
+        d_out_BTNH = jnp.einsum("BTD,NHD->BTNH", d_x_BTD, ring.whole(wo_NHD))
     d_out_BTNH = jax.lax.optimization_barrier(d_out_BTNH)
+    if isinstance(wo_NHD, SharedMatrix):
+        return d_out_BTNH, ring.gradient(d_x_BTD, out_BTNH, d_last=True)
     d_wo_DNH = jnp.einsum("BTD,BTNH->DNH", d_x_BTD, out_BTNH)
     return d_out_BTNH, low_precision.gradient(wo_NHD, d_wo_DNH.transpose(1, 2, 0))
 
@@ -70,7 +77,9 @@ out_projection.defvjp(_out_projection_fwd, _out_projection_bwd)
 def swiglu_down(gate_BTF: jax.Array, up_BTF: jax.Array, down_FD: Matrix) -> jax.Array:
     """out_BTD = (silu(gate) * up) @ down."""
     hidden_BTF = jax.nn.silu(gate_BTF) * up_BTF
-    return low_precision.dot(hidden_BTF, down_FD, 1) if isinstance(down_FD, RoundedMatrix) else hidden_BTF @ down_FD
+    if isinstance(down_FD, RoundedMatrix):
+        return low_precision.dot(hidden_BTF, down_FD, 1)
+    return hidden_BTF @ ring.whole(down_FD)
 
 
 def _swiglu_down_fwd(gate_BTF: jax.Array, up_BTF: jax.Array, down_FD: Matrix) -> Any:
@@ -84,10 +93,12 @@ def _swiglu_down_bwd(saved: Any, d_out_BTD: jax.Array) -> Any:
     if isinstance(down_FD, RoundedMatrix):
         d_hidden_BTF = low_precision.of_input(d_out_BTD, down_FD, 1)
     else:
-        d_hidden_BTF = jnp.einsum("BTD,FD->BTF", d_out_BTD, down_FD)
+        d_hidden_BTF = jnp.einsum("BTD,FD->BTF", d_out_BTD, ring.whole(down_FD))
     gate_BTF, up_BTF, d_hidden_BTF = jax.lax.optimization_barrier((gate_BTF, up_BTF, d_hidden_BTF))
     hidden_BTF, pullback = jax.vjp(lambda g, u: jax.nn.silu(g) * u, gate_BTF, up_BTF)
     hidden_BTF, (d_gate_BTF, d_up_BTF) = jax.lax.optimization_barrier((hidden_BTF, pullback(d_hidden_BTF)))
+    if isinstance(down_FD, SharedMatrix):
+        return d_gate_BTF, d_up_BTF, ring.gradient(d_out_BTD, hidden_BTF, d_last=True)
     d_down_FD = jnp.einsum("BTF,BTD->FD", hidden_BTF, d_out_BTD)
     return d_gate_BTF, d_up_BTF, low_precision.gradient(down_FD, d_down_FD)
 

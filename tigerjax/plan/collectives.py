@@ -18,6 +18,10 @@ DCN = "send"
 handed to the host; several slices that reduce together get one pair for each."""
 STARTS = ("async-start", "call-start", UPDATE)
 """What an asynchronous call begins with: libtpu 0.0.42.1 writes the first two, libtpu 0.0.52 also the third."""
+CHAIN_ENDS = {"AsyncCollectiveStart": "start", "AsyncCollectiveDone": "done"}
+IN_CHAIN = "async_collective_fusion_config"
+"""The marks of a collective that the core itself drives, a piece at a time, while it computes: it is there once in a
+fusion that starts it, once in each fusion that drives it, and once in the fusion that waits for its end."""
 
 
 class Collective(NamedTuple):
@@ -39,6 +43,9 @@ class Collective(NamedTuple):
     times: int = 1
     loops: tuple[str, ...] = ()
     """Names of the loops around it, outermost first."""
+    way: str = ""
+    """The one direction of the torus in which all bytes go, such as 0+: from every chip to its neighbour along axis 0.
+    Empty where more links are used."""
 
 
 def groups_of(text: str, devices: int) -> list[list[int]]:
@@ -171,6 +178,17 @@ class Links:
             total += min(step, size - step) if closed else step
         return total
 
+    def way(self, pairs: Sequence[Sequence[int]]) -> str:
+        """The direction of a permutation that moves every array by one link, all the same way; else empty."""
+        moves = set()
+        for source, target in pairs:
+            apart = zip(self.coordinates[source], self.coordinates[target], self.shape, self.wrap, strict=True)
+            moved = [(axis, (b - a) % n if ring else b - a) for axis, (a, b, n, ring) in enumerate(apart) if a != b]
+            moves.add(tuple((axis, step if step in (1, -1) else step - self.shape[axis]) for axis, step in moved))
+        if len(moves) != 1 or len(move := moves.pop()) != 1 or move[0][1] not in (1, -1):
+            return ""
+        return f"{move[0][0]}{'+' if move[0][1] > 0 else '-'}"
+
     def seconds(self, op: str, groups: list[list[int]], payload: int) -> float:
         """Time of a collective that has the links to itself."""
         if op == "collective-permute":
@@ -231,6 +249,9 @@ def inside(program: Program, where: Computation, i: Instruction) -> Iterator[tup
     if (op := _kind(i)) is not None:
         yield i, op, i.opcode.endswith("-start") or op == DCN
     elif i.opcode in STARTS or i.opcode == "fusion":
+        part = chain_part(program, i)
+        if part is not None and part[0] != "start":
+            return
         # An update takes the data to send; the start before it, which names the computation, only prepares.
         caller = where.instructions[i.operands[0]] if i.opcode == UPDATE else i
         for name in caller.called("calls") or caller.called("to_apply") or caller.called("called_computations"):
@@ -238,7 +259,21 @@ def inside(program: Program, where: Computation, i: Instruction) -> Iterator[tup
                 if (op := _kind(k)) is not None:
                     # libtpu writes a fused reduce-scatter as an all-reduce of which each device keeps its slice.
                     sliced = op == "all-reduce" and name.startswith("all-reduce-scatter")
-                    yield k, "reduce-scatter" if sliced else op, i.opcode in STARTS
+                    yield k, "reduce-scatter" if sliced else op, i.opcode in STARTS or part is not None
+
+
+def chain_part(program: Program, i: Instruction) -> tuple[str, str] | None:
+    """What a fusion does for a collective that the core drives while it computes: (start, drive or done; the name of
+    the collective's chain). None for every other instruction."""
+    if i.opcode != "fusion":
+        return None
+    inner = [k for name in i.called("calls") for k in program.module.computations[name].instructions.values()]
+    for k in inner:
+        if _kind(k) is not None and IN_CHAIN in k.attributes:
+            chain = re.search(r'chain_id="(\w+)"', k.attributes)
+            ends = [CHAIN_ENDS.get(other.attribute("custom_call_target") or "") for other in inner]
+            return next((end for end in ends if end is not None), "drive"), chain[1] if chain else ""
+    return None
 
 
 def _kind(i: Instruction) -> str | None:
@@ -274,6 +309,7 @@ def describe(name: str, i: Instruction, op: str, asynchronous: bool, mesh: Mesh,
         sent=sent_bytes(op, n, payload),
         seconds=links.seconds(op, groups, payload),
         asynchronous=asynchronous,
+        way=links.way(groups) if op == "collective-permute" else "",
     )
 
 

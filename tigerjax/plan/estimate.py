@@ -1,6 +1,7 @@
 """From a compiled program to the time of a step: the compiler's cycles, and our own arithmetic where it gives none.
 
-The schedule of one device is walked once, in order, with one clock for the core and one for each set of links:
+The schedule of one device is walked once, in order, with one clock for the core and one for each set of links (of
+permutations that go to a neighbour, one for each way):
 
     core   an instruction with cycles        cycles / clock
            a splash kernel                   what its own schedule says (`kernels.seconds`)
@@ -11,6 +12,8 @@ The schedule of one device is walked once, in order, with one clock for the core
     links  an asynchronous collective        runs from its start on; what is left at its `done` is exposed. The same
                                              for what goes to other slices, over the data-centre network
            a copy to or from host memory     the same, at the host's bandwidth
+           a collective that the core drives runs only while a fusion that drives it does; what is left at its `done`
+                                             is exposed
 
 A loop's body is walked once and counts as often as it runs.
 """
@@ -83,6 +86,9 @@ class _Walk:
         self.now = 0.0
         self.free: dict[str, float] = {}
         self.ends: dict[str, float] = {}
+        self.left: dict[str, tuple[float, float]] = {}
+        """Of the collectives that the core drives, by their chains: the seconds for which they have still to be driven,
+        and when their links are done."""
         self.times = Times()
 
     def _busy(self, field: str, seconds: float) -> None:
@@ -93,10 +99,12 @@ class _Walk:
         if end > self.now:
             self._busy("exposed", end - self.now)
 
-    def _transfer(self, resource: str, seconds: float) -> float:
-        """Puts a transfer on its links, and returns the time at which it is done."""
-        end = max(self.now, self.free.get(resource, 0.0)) + seconds
-        self.free[resource] = end
+    def _transfer(self, resource: str, seconds: float, way: str = "") -> float:
+        """Puts a transfer on its links, or on those of one way, and returns the time at which it is done."""
+        parts = [name for name in self.free if name.split(" ")[0] == resource]
+        mine = {resource, f"{resource} {way}"} if way else {resource, *parts}
+        end = max(self.now, *(self.free.get(name, 0.0) for name in mine)) + seconds
+        self.free[f"{resource} {way}" if way else resource] = end
         return end
 
     def run(self, where: Computation) -> Times:
@@ -117,9 +125,13 @@ class _Walk:
             if started is not None and started.name in self.ends:
                 self._until(self.ends.pop(started.name))
             return
+        part = self.e.chain_part(i)
         for c, asynchronous in self.e.collectives_of(where, i):
             self.times = self.times._replace(transfers=self.times.transfers + c.seconds)
-            end = self._transfer(c.axis, c.seconds)
+            end = self._transfer(c.axis, c.seconds, c.way)
+            if part is not None:
+                self.left[part[1]] = c.seconds, end
+                continue
             if asynchronous:
                 self.ends[i.name] = end
             else:
@@ -129,9 +141,19 @@ class _Walk:
             self.times = self.times._replace(host=self.times.host + seconds)
             self.ends[i.name] = self._transfer("host", seconds)
         self._busy("static", i.cycles / self.e.chip.clock_hz)
+        if part is not None:
+            self._driven(*part, i.cycles / self.e.chip.clock_hz)
         self._busy("attention", self.e.attention_seconds(where, i))
         self._busy("lookups", self.e.lookup_seconds(where, i))
         self._busy("moved", self.e.moved_seconds(i))
+
+    def _driven(self, does: str, chain: str, seconds: float) -> None:
+        """A part of a chain ran for so long; its last part waits for the rest of the collective."""
+        left, end = self.left.pop(chain, (0.0, 0.0))
+        if does == "done":
+            self._until(max(self.now + left - seconds, end))
+        else:
+            self.left[chain] = left - seconds, end
 
 
 class Estimator:
@@ -170,6 +192,10 @@ class Estimator:
             (collectives.describe(i.name, k, op, asynchronous, self.mesh, self.links), asynchronous)
             for k, op, asynchronous in collectives.inside(self.program, where, i)
         ]
+
+    def chain_part(self, i: Instruction) -> tuple[str, str] | None:
+        """`collectives.chain_part` of this program."""
+        return collectives.chain_part(self.program, i)
 
     def attention_seconds(self, where: Computation, i: Instruction) -> float:
         """Seconds of a splash kernel; 0 for what is none."""
