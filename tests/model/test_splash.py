@@ -25,6 +25,7 @@ BLOCKS = SplashConfig(
 REFERENCE = ComputeConfig(attention="reference", remat="none", dtype="float32", loss_chunk_tokens=8)
 SPLASH = dataclasses.replace(REFERENCE, attention="splash", splash=BLOCKS)
 FUSED = dataclasses.replace(SPLASH, splash=dataclasses.replace(BLOCKS, fused_backward=True))
+WIDE = dataclasses.replace(FUSED, splash=dataclasses.replace(FUSED.splash, kernel="wide", block_kv_dkv=256))
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +63,7 @@ def assert_close(got, want):
         assert np.abs(np.asarray(a) - np.asarray(b)).max() <= SAME_MATHS * max(1.0, np.abs(b).max())
 
 
-@pytest.mark.parametrize("compute", [SPLASH, FUSED], ids=["two backward kernels", "one"])
+@pytest.mark.parametrize("compute", [SPLASH, FUSED, WIDE], ids=["two backward kernels", "one", "wide"])
 def test_splash_equals_the_reference_forward_and_backward_with_segments_and_head_groups(inputs, expected, compute):
     assert_close(jax.jit(functools.partial(out_and_gradients, compute))(*inputs), expected)
 
