@@ -10,6 +10,7 @@ is different, to keep the vector units from binding:
   are 0 where the ids agree in every bit, and at most -APART elsewhere. Only the places are compared in vector units.
 - A row of ones beside the values sums the probabilities in the matrix unit.
 - Scores are in units of log 2: log2(e) is in the queries already, and `exp2` takes no product.
+- A step takes two query heads of a kv head, which share its keys, and what a step costs by itself.
 - The scores of the next keys are multiplied before the softmax of those at hand, so both units have work.
 
 S, T, N, K, H as elsewhere; heads come before places in every array.
@@ -30,10 +31,12 @@ from tigerjax.errors import ConfigError
 from tigerjax.model.splash_blocks import FIRST, FIRST_OF_QUERIES, LAST, LAST_OF_QUERIES, RUNS, reads, unpacked
 from tigerjax.model.stack import ATTENTION_OUT
 
-LANES, ONES, ID_BITS = 128, 16, 32
+LANES, SUBLANES, ONES, ID_BITS = 128, 8, 16, 32
 LOG2_E = float(np.log2(np.e))
 APART = 2.0**40
 """Of the scores of two segments, for every bit in which their ids differ. A power of two, so exact in bfloat16."""
+LONG = 16_384
+"""Queries of a device whose gradient is kept for two heads at once: 32 MiB in bfloat16."""
 MASKED, LEAST = -1e30, -1e38
 """Of a score that is not read, and of the largest score before there is one."""
 
@@ -89,8 +92,14 @@ def _flag(word: Any, flag: int) -> Any:
     return (word & flag) != 0
 
 
-def _over(step_L: jax.Array) -> tuple[Any, Any, Any]:
-    """Index maps of the grid (row, head, step): the block of queries and of keys, with `G` query heads on a kv head."""
+def _together(G: int, T: int) -> int:
+    """How many of the G query heads on a kv head a step of the grid takes. The gradient of the T queries of each is in
+    vector memory, and rows that are too long for two take one."""
+    return 2 if G % 2 == 0 and T <= LONG else 1
+
+
+def _over() -> tuple[Any, Any, Any]:
+    """Index maps of the grid (row, heads, step): blocks of queries, of figures of queries, and of keys."""
 
     def of_queries(b: Any, n: Any, s: Any, steps: Any) -> Any:
         return b, n, unpacked(steps[s])[0], 0
@@ -108,6 +117,7 @@ def _forward(c: SplashConfig, window: int | None, q: Any, k: Any, v: Any, ids: A
     """(out_BNTH, lse_BN1T), the logsumexp in units of log 2."""
     (B, N, T, H), G = q.shape, q.shape[1] // k.shape[1]
     bq, bkv, tile = c.block_q, c.block_kv, c.block_kv_compute
+    heads = _together(G, T)
     steps, _, place_T = tables
 
     def body(steps: Any, q_ref: Any, k_ref: Any, v_ref: Any, qi: Any, ki: Any, place: Any, *others: Any) -> None:
@@ -117,65 +127,65 @@ def _forward(c: SplashConfig, window: int | None, q: Any, k: Any, v: Any, ids: A
 
         @pl.when(_flag(word, FIRST))
         def _() -> None:
-            m_ref[...] = jnp.full_like(m_ref, LEAST)
-            sum_ref[...] = jnp.zeros_like(sum_ref)
+            m_ref[...] = jnp.full_like(m_ref, LEAST)  # what the sums hold is left out below
 
-        def scores(t: int) -> jax.Array:
+        def scores(t: int, h: int) -> jax.Array:
             keys = slice(t * tile, (t + 1) * tile)
-            s_kq = _product(jnp.concatenate([k_ref[keys], ki[keys]], 1), query, 1, 1)
+            key_and_id, query = (jnp.concatenate(pair, 1) for pair in ((k_ref[keys], ki[keys]), (q_ref[h], qi[...])))
+            s_kq = _product(key_and_id, query, 1, 1)
             key = jax.lax.broadcasted_iota(jnp.int32, (tile, bq), 0)
-            return jnp.where(reads(place[...] - (first_key + t * tile), key, window=window), s_kq, MASKED)
+            return jnp.where(reads(place[:1] - (first_key + t * tile), key, window=window), s_kq, MASKED)
 
-        def add(t: int, s_kq: jax.Array) -> None:
-            had = m_ref[...]
+        def add(t: int, h: int, s_kq: jax.Array) -> None:
+            had = m_ref[h]
             most = jnp.maximum(had, jnp.max(s_kq, axis=0, keepdims=True))
-            m_ref[...] = most
-            p_kq = jnp.exp2(s_kq - most).astype(v_ref.dtype)
+            m_ref[h] = most
+            p_kq = jnp.exp2(s_kq - most[:1]).astype(v_ref.dtype)
+            kept = jnp.exp2(had - most)[:1]
             values = v_ref[:, t * tile : (t + 1) * tile]
             values = jnp.concatenate([values, jnp.ones((ONES, tile), values.dtype)], 0)
-            sum_ref[...] = sum_ref[...] * jnp.exp2(had - most) + _product(values, p_kq, 1, 0)
+            sum_ref[h] = jnp.where(kept > 0, sum_ref[h] * kept, 0) + _product(values, p_kq, 1, 0)
 
         @pl.when(_flag(word, RUNS))
         def _() -> None:
-            nonlocal query
-            query = jnp.concatenate([q_ref[...], qi[...]], 1)
-            ready = scores(0)
-            for t in range(bkv // tile):
-                following = scores(t + 1) if (t + 1) * tile < bkv else ready
-                add(t, ready)
+            parts = [(t, h) for t in range(bkv // tile) for h in range(heads)]
+            ready = scores(*parts[0])
+            for part, later in zip(parts, [*parts[1:], None], strict=True):
+                following = scores(*later) if later else ready
+                add(*part, ready)
                 ready = following
 
         @pl.when(_flag(word, LAST))
         def _() -> None:
-            total = sum_ref[H : H + 1]
-            o_ref[...] = (sum_ref[:H] / total).T.astype(o_ref.dtype)
-            lse_ref[...] = m_ref[...] + jnp.log2(total)
+            for h in range(heads):
+                total = sum_ref[h, H : H + 1]
+                o_ref[h] = (sum_ref[h, :H] / total).T.astype(o_ref.dtype)
+                lse_ref[h] = m_ref[h, :1] + jnp.log2(total)
 
-    query: Any = None
-    of_queries, places, of_keys = _over(steps)
-    kv = lambda f: lambda b, n, s, steps: f(b, n // G, s, steps)  # noqa: E731
+    of_queries, places, of_keys = _over()
+    kv = lambda f: lambda b, n, s, steps: f(b, n * heads // G, s, steps)  # noqa: E731
     row = lambda f: lambda b, n, s, steps: (b, *f(b, n, s, steps)[2:])  # noqa: E731
     out, lse = pl.pallas_call(
         body,
         grid_spec=pltpu.PrefetchScalarGridSpec(
             num_scalar_prefetch=1,
-            grid=(B, N, steps.size),
+            grid=(B, N // heads, steps.size),
             in_specs=[
-                pl.BlockSpec((None, None, bq, H), of_queries),
+                pl.BlockSpec((None, heads, bq, H), of_queries),
                 pl.BlockSpec((None, None, bkv, H), kv(of_keys)),
-                pl.BlockSpec((None, None, H, bkv), lambda b, n, s, steps: (b, n // G, 0, unpacked(steps[s])[1])),
+                pl.BlockSpec((None, None, H, bkv), lambda b, n, s, steps: (b, n * heads // G, 0, unpacked(steps[s])[1])),
                 pl.BlockSpec((None, bq, LANES), row(of_queries)),
                 pl.BlockSpec((None, bkv, LANES), row(of_keys)),
-                pl.BlockSpec((1, bq), lambda b, n, s, steps: (0, unpacked(steps[s])[0])),
+                pl.BlockSpec((SUBLANES, bq), lambda b, n, s, steps: (0, unpacked(steps[s])[0])),
             ],
-            out_specs=[pl.BlockSpec((None, None, bq, H), of_queries), pl.BlockSpec((None, None, 1, bq), places)],
-            scratch_shapes=[pltpu.VMEM((1, bq), jnp.float32), pltpu.VMEM((H + ONES, bq), jnp.float32)],
+            out_specs=[pl.BlockSpec((None, heads, bq, H), of_queries), pl.BlockSpec((None, heads, 1, bq), places)],
+            scratch_shapes=[pltpu.VMEM((heads, rows, bq), jnp.float32) for rows in (SUBLANES, H + ONES)],
         ),
         out_shape=[jax.ShapeDtypeStruct(q.shape, q.dtype), jax.ShapeDtypeStruct((B, N, 1, T), jnp.float32)],
         compiler_params=pltpu.CompilerParams(dimension_semantics=("parallel", "parallel", "arbitrary")),
         name="splash_wide_fwd",
         interpret=c.interpret,
-    )(steps, q, k, v.swapaxes(2, 3), *_compared(q, ids), place_T[None])
+    )(steps, q, k, v.swapaxes(2, 3), *_compared(q, ids), jnp.broadcast_to(place_T, (SUBLANES, T)))
     return out, lse
 
 
@@ -189,7 +199,7 @@ def _backward(
     """Gradients of q, k and v. The arguments of `_forward`, what it returned, and the gradient of its output."""
     (B, N, T, H), (_, K, S, _) = q.shape, k.shape
     G, bq, bkv, tile = N // K, c.block_q_dkv, c.block_kv_dkv, c.block_kv_dkv_compute
-    _, steps, place_T = tables
+    heads, (_, steps, place_T) = _together(G, T), tables
     di = (out.astype("float32") * do.astype("float32")).sum(axis=3)[:, :, None]
     of_query = jnp.concatenate([lse, di, jnp.broadcast_to(place_T.astype("float32"), di.shape)], axis=2)
 
@@ -206,69 +216,71 @@ def _backward(
 
         @pl.when(_flag(word, FIRST_OF_QUERIES))
         def _() -> None:
-            dq_sum[queries] = jnp.zeros((bq, H), jnp.float32)
+            dq_sum[:, queries] = jnp.zeros((heads, bq, H), jnp.float32)
 
-        def scores(t: int) -> tuple[jax.Array, jax.Array]:
+        def scores(t: int, h: int) -> tuple[jax.Array, jax.Array]:
             keys = slice(t * tile, (t + 1) * tile)
-            s_qk = _product(jnp.concatenate([q_ref[...], qi[...]], 1), jnp.concatenate([k_ref[keys], ki[keys]], 1), 1, 1)
-            return s_qk, _product(do_ref[...], v_ref[keys], 1, 1)
+            key_and_id, query = (jnp.concatenate(pair, 1) for pair in ((k_ref[keys], ki[keys]), (q_ref[h], qi[...])))
+            return _product(query, key_and_id, 1, 1), _product(do_ref[h], v_ref[keys], 1, 1)
 
-        def along(n: int) -> jax.Array:
+        def along(h: int, n: int) -> jax.Array:
             """A figure of each query, along all lanes of its row."""
-            return jnp.broadcast_to(of_ref[n : n + 1], (LANES, bq)).T
+            return jnp.broadcast_to(of_ref[h, n : n + 1], (LANES, bq)).T
 
-        def add(t: int, s_qk: jax.Array, dp_qk: jax.Array, lse: Any, di: Any, place: Any) -> None:
+        def add(t: int, h: int, s_qk: jax.Array, dp_qk: jax.Array, lse: Any, di: Any, place: Any) -> None:
             keys = slice(t * tile, (t + 1) * tile)
             wide = functools.partial(jnp.tile, reps=(1, tile // LANES))
             key = jax.lax.broadcasted_iota(jnp.int32, (bq, tile), 1)
             read = reads(wide(place - (first_key + t * tile)), key, window=window)
             p_qk = jnp.exp2(jnp.where(read, s_qk, MASKED) - wide(lse))
             ds_qk = (p_qk * (dp_qk - wide(di))).astype(q_ref.dtype)
-            dv_sum[:, keys] += _product(do_ref[...], p_qk.astype(q_ref.dtype), 0, 0)
-            dk_sum[:, keys] += _product(q_ref[...], ds_qk, 0, 0)
-            dq_sum[queries] += _product(ds_qk, k_ref[keys], 1, 0)
+            dv_sum[:, keys] += _product(do_ref[h], p_qk.astype(q_ref.dtype), 0, 0)
+            dk_sum[:, keys] += _product(q_ref[h], ds_qk, 0, 0)
+            dq_sum[h, queries] += _product(ds_qk, k_ref[keys], 1, 0)
 
         @pl.when(_flag(word, RUNS))
         def _() -> None:
-            lse, di, place = along(0), along(1), along(2).astype(jnp.int32)
-            ready = scores(0)
-            for t in range(bkv // tile):
-                following = scores(t + 1) if (t + 1) * tile < bkv else ready
-                add(t, *ready, lse, di, place)
+            place = along(0, 2).astype(jnp.int32)
+            figures = [(along(h, 0), along(h, 1), place) for h in range(heads)]
+            parts = [(t, h) for t in range(bkv // tile) for h in range(heads)]
+            ready = scores(*parts[0])
+            for part, later in zip(parts, [*parts[1:], None], strict=True):
+                following = scores(*later) if later else ready
+                add(*part, *ready, *figures[part[1]])
                 ready = following
 
         # d score is in units of log 2, and a query holds log2(e).
         @pl.when(_flag(word, LAST_OF_QUERIES))
         def _() -> None:
-            dq_ref[queries] = (dq_sum[queries] / LOG2_E).astype(dq_ref.dtype)
+            dq_ref[:, queries] = (dq_sum[:, queries] / LOG2_E).astype(dq_ref.dtype)
 
         @pl.when(_flag(word, LAST))
         def _() -> None:
             dk_ref[...] = (dk_sum[...] / LOG2_E).T.astype(dk_ref.dtype)
             dv_ref[...] = dv_sum[...].T.astype(dv_ref.dtype)
 
-    of_queries, places, of_keys = _over(steps)
-    kv = lambda f: lambda b, n, s, steps: f(b, n // G, s, steps)  # noqa: E731
+    of_queries, places, of_keys = _over()
+    kv = lambda f: lambda b, n, s, steps: f(b, n * heads // G, s, steps)  # noqa: E731
     row = lambda f: lambda b, n, s, steps: (b, *f(b, n, s, steps)[2:])  # noqa: E731
-    a_query, a_key = (pl.BlockSpec((None, None, bq, H), of_queries), pl.BlockSpec((None, None, bkv, H), kv(of_keys)))
-    of_head = jax.ShapeDtypeStruct((B, N, S, H), k.dtype)
+    a_query, a_key = (pl.BlockSpec((None, heads, bq, H), of_queries), pl.BlockSpec((None, None, bkv, H), kv(of_keys)))
+    of_head = jax.ShapeDtypeStruct((B, N // heads, S, H), k.dtype)
     dq, dk, dv = pl.pallas_call(
         body,
         grid_spec=pltpu.PrefetchScalarGridSpec(
             num_scalar_prefetch=1,
-            grid=(B, N, steps.size),
+            grid=(B, N // heads, steps.size),
             in_specs=[
                 a_query, a_key, a_key, a_query,
-                pl.BlockSpec((None, None, 3, bq), places),
+                pl.BlockSpec((None, heads, 3, bq), places),
                 pl.BlockSpec((None, bq, LANES), row(of_queries)),
                 pl.BlockSpec((None, bkv, LANES), row(of_keys)),
             ],
             out_specs=[
-                pl.BlockSpec((None, None, T, H), lambda b, n, s, steps: (b, n, 0, 0)),
+                pl.BlockSpec((None, heads, T, H), lambda b, n, s, steps: (b, n, 0, 0)),
                 pl.BlockSpec((None, None, bkv, H), of_keys),
                 pl.BlockSpec((None, None, bkv, H), of_keys),
             ],
-            scratch_shapes=[pltpu.VMEM((T, H), jnp.float32), *[pltpu.VMEM((H, bkv), jnp.float32)] * 2],
+            scratch_shapes=[pltpu.VMEM((heads, T, H), jnp.float32), *[pltpu.VMEM((H, bkv), jnp.float32)] * 2],
         ),
         out_shape=[jax.ShapeDtypeStruct(q.shape, q.dtype), of_head, of_head],
         compiler_params=pltpu.CompilerParams(dimension_semantics=("parallel", "parallel", "arbitrary")),
@@ -276,5 +288,5 @@ def _backward(
         interpret=c.interpret,
     )(steps, q, k, v, do, of_query, *_compared(q, ids))  # fmt: skip
     # The query heads of a kv head, in float32.
-    dk, dv = (a.reshape(B, K, G, S, H).astype("float32").sum(axis=2).astype(k.dtype) for a in (dk, dv))
+    dk, dv = (a.reshape(B, K, G // heads, S, H).astype("float32").sum(axis=2).astype(k.dtype) for a in (dk, dv))
     return dq, dk, dv
