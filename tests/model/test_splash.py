@@ -121,7 +121,9 @@ def test_the_wide_kernels_in_bfloat16_are_as_close_to_float32_as_those_of_jax(in
 
 
 def test_the_wide_kernels_are_refused_without_the_fused_backward_pass_and_for_narrow_heads(inputs):
-    with pytest.raises(ConfigError, match=r"kernel='wide' has one backward kernel; set compute\.splash\.fused_backward"):
+    with pytest.raises(
+        ConfigError, match=r"kernel='wide' has one backward kernel; set compute\.splash\.fused_backward"
+    ):
         dataclasses.replace(BLOCKS, kernel="wide")
     q_BTNH, k_BTKH, v_BTKH, _, ids_BT = inputs
     with pytest.raises(ConfigError, match=r"kernel='wide' needs heads of a multiple of 128; choose 'jax'"):

@@ -56,7 +56,9 @@ def attend(q_BNTH: jax.Array, k_BKSH: jax.Array, v_BKSH: jax.Array, ids: Any, ta
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _attend(c: SplashConfig, window: int | None, q: jax.Array, k: jax.Array, v: jax.Array, ids: Any, tables: Any) -> Any:
+def _attend(
+    c: SplashConfig, window: int | None, q: jax.Array, k: jax.Array, v: jax.Array, ids: Any, tables: Any
+) -> Any:
     return _forward(c, window, q, k, v, ids, tables)[0]
 
 
@@ -173,7 +175,9 @@ def _forward(c: SplashConfig, window: int | None, q: Any, k: Any, v: Any, ids: A
             in_specs=[
                 pl.BlockSpec((None, heads, bq, H), of_queries),
                 pl.BlockSpec((None, None, bkv, H), kv(of_keys)),
-                pl.BlockSpec((None, None, H, bkv), lambda b, n, s, steps: (b, n * heads // G, 0, unpacked(steps[s])[1])),
+                pl.BlockSpec(
+                    (None, None, H, bkv), lambda b, n, s, steps: (b, n * heads // G, 0, unpacked(steps[s])[1])
+                ),
                 pl.BlockSpec((None, bq, LANES), row(of_queries)),
                 pl.BlockSpec((None, bkv, LANES), row(of_keys)),
                 pl.BlockSpec((SUBLANES, bq), lambda b, n, s, steps: (0, unpacked(steps[s])[0])),
