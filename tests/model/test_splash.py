@@ -14,6 +14,7 @@ from tigerjax import mesh
 from tigerjax.config import ComputeConfig, MeshConfig, SplashConfig
 from tigerjax.errors import ConfigError
 from tigerjax.model import attention, splash_blocks, stack
+from tigerjax.plan import topology
 
 # float32: the kernel adds the same products block by block
 SAME_MATHS = 1e-5
@@ -118,6 +119,29 @@ def test_the_wide_kernels_in_bfloat16_are_as_close_to_float32_as_those_of_jax(in
     for jaxs, ours, want in zip(*results, expected, strict=True):
         far, near = (np.abs(np.asarray(a, np.float32) - np.asarray(want)).max() for a in (jaxs, ours))
         assert near <= 1.5 * far and near <= 0.02 * np.abs(want).max()
+
+
+@pytest.mark.tpu
+@pytest.mark.parametrize(("remat", "runs"), [("save_attention", 1), ("full", 2)])
+def test_the_backward_pass_runs_the_wide_forward_kernel_again_only_if_its_output_is_not_kept(remat, runs):
+    """Compiled for one device of a v6e, in bfloat16; two layers, since only a scan keeps what they compute apart."""
+    where = topology.Topology(chip=topology.CHIPS["v6e"], shape=(1, 1))
+    compute = dataclasses.replace(WIDE, splash=dataclasses.replace(WIDE.splash, interpret=False))
+    q, k = (jax.ShapeDtypeStruct((2, 512, heads, H), jnp.bfloat16) for heads in (N, K))
+    ids_BT = jax.ShapeDtypeStruct((2, 512), jnp.int32)
+
+    def summed(q, k, v, ids_BT):
+        def block(w, q):
+            return attention.attend(q, k * w, v, ids_BT, compute=compute)
+
+        return stack.scan_layers(block, jnp.ones(2, jnp.bfloat16), q, remat=remat).astype("float32").sum()
+
+    devices = mesh.make_mesh(MeshConfig(), topology.describe(where)[:1])
+    with jax.default_matmul_precision("bfloat16"):  # the suite's "highest" asks for float32
+        lowered = mesh.in_mesh(devices, jax.jit(jax.grad(summed, (0, 1, 2))).lower)(q, k, k, ids_BT)
+    calls = [line for line in lowered.compile().as_text().splitlines() if "custom-call(" in line and "splash" in line]
+    assert sum("splash_wide_fwd" in line.split("=")[0] for line in calls) == runs
+    assert sum("splash_wide_dkv" in line.split("=")[0] for line in calls) == 1
 
 
 def test_the_wide_kernels_are_refused_without_the_fused_backward_pass_and_for_narrow_heads(inputs):
