@@ -197,6 +197,7 @@ def _compared(q: jax.Array, ids: Any) -> tuple[jax.Array, jax.Array]:
     return _bits(ids[0], q.dtype, of_keys=False), _bits(ids[1], q.dtype, of_keys=True)
 
 
+# Ten parameters: a custom_vjp gives the static ones, all that the forward pass kept, and the gradient.
 def _backward(
     c: SplashConfig, window: int | None, q: Any, k: Any, v: Any, ids: Any, tables: Any, out: Any, lse: Any, do: Any
 ) -> Any:
