@@ -68,8 +68,8 @@ def _saved(c: SplashConfig, window: int | None, q: jax.Array, k: jax.Array, v: j
 
 
 def _gradients(c: SplashConfig, window: int | None, saved: Any, do: jax.Array) -> Any:
-    *arguments, out, lse = saved
-    return *_backward(c, window, *arguments, out, lse, do), None, None
+    dq, dk, dv = _backward(c, window, saved, do)
+    return dq, dk, dv, None, None
 
 
 _attend.defvjp(_saved, _gradients)
@@ -197,11 +197,10 @@ def _compared(q: jax.Array, ids: Any) -> tuple[jax.Array, jax.Array]:
     return _bits(ids[0], q.dtype, of_keys=False), _bits(ids[1], q.dtype, of_keys=True)
 
 
-# Ten parameters: a custom_vjp gives the static ones, all that the forward pass kept, and the gradient.
-def _backward(
-    c: SplashConfig, window: int | None, q: Any, k: Any, v: Any, ids: Any, tables: Any, out: Any, lse: Any, do: Any
-) -> Any:
-    """Gradients of q, k and v. The arguments of `_forward`, what it returned, and the gradient of its output."""
+def _backward(c: SplashConfig, window: int | None, saved: Any, do: jax.Array) -> Any:
+    """Gradients of q, k and v by that of the output, dO_BNTH. `saved` are the arrays that `_forward` took, and what it
+    returned."""
+    q, k, v, ids, tables, out, lse = saved
     (B, N, T, H), (_, K, S, _) = q.shape, k.shape
     G, bq, bkv, tile = N // K, c.block_q_dkv, c.block_kv_dkv, c.block_kv_dkv_compute
     heads, (_, steps, place_T) = _together(G, T), tables
