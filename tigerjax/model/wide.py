@@ -100,19 +100,31 @@ def _together(G: int, T: int) -> int:
     return 2 if G % 2 == 0 and T <= LONG else 1
 
 
-def _over() -> tuple[Any, Any, Any]:
-    """Index maps of the grid (row, heads, step): blocks of queries, of figures of queries, and of keys."""
+def _of_queries(b: Any, n: Any, s: Any, steps: Any) -> Any:
+    """An index map of the grid (row, heads, step): the block of queries, of these heads."""
+    return b, n, unpacked(steps[s])[0], 0
 
-    def of_queries(b: Any, n: Any, s: Any, steps: Any) -> Any:
-        return b, n, unpacked(steps[s])[0], 0
 
-    def places(b: Any, n: Any, s: Any, steps: Any) -> Any:
-        return b, n, 0, unpacked(steps[s])[0]
+def _of_figures(b: Any, n: Any, s: Any, steps: Any) -> Any:
+    """The same for figures of queries, which lie along lanes."""
+    return b, n, 0, unpacked(steps[s])[0]
 
-    def of_keys(b: Any, n: Any, s: Any, steps: Any) -> Any:
-        return b, n, unpacked(steps[s])[1], 0
 
-    return of_queries, places, of_keys
+def _of_query_ids(b: Any, n: Any, s: Any, steps: Any) -> Any:
+    return b, unpacked(steps[s])[0], 0
+
+
+def _of_key_ids(b: Any, n: Any, s: Any, steps: Any) -> Any:
+    return b, unpacked(steps[s])[1], 0
+
+
+def _of_head_keys(b: Any, n: Any, s: Any, steps: Any) -> Any:
+    return b, n, unpacked(steps[s])[1], 0
+
+
+def _of_keys(b: Any, n: Any, s: Any, steps: Any, *, shared_by: int) -> Any:
+    """The block of keys, where `shared_by` steps in the dimension of heads have one kv head."""
+    return b, n // shared_by, unpacked(steps[s])[1], 0
 
 
 def _forward(c: SplashConfig, window: int | None, q: Any, k: Any, v: Any, ids: Any, tables: Any) -> Any:
@@ -164,25 +176,26 @@ def _forward(c: SplashConfig, window: int | None, q: Any, k: Any, v: Any, ids: A
                 o_ref[h] = (sum_ref[h, :H] / total).T.astype(o_ref.dtype)
                 lse_ref[h] = m_ref[h, :1] + jnp.log2(total)
 
-    of_queries, places, of_keys = _over()
-    kv = lambda f: lambda b, n, s, steps: f(b, n * heads // G, s, steps)  # noqa: E731
-    row = lambda f: lambda b, n, s, steps: (b, *f(b, n, s, steps)[2:])  # noqa: E731
+    of_keys = functools.partial(_of_keys, shared_by=G // heads)
     out, lse = pl.pallas_call(
         body,
         grid_spec=pltpu.PrefetchScalarGridSpec(
             num_scalar_prefetch=1,
             grid=(B, N // heads, steps.size),
             in_specs=[
-                pl.BlockSpec((None, heads, bq, H), of_queries),
-                pl.BlockSpec((None, None, bkv, H), kv(of_keys)),
+                pl.BlockSpec((None, heads, bq, H), _of_queries),
+                pl.BlockSpec((None, None, bkv, H), of_keys),
                 pl.BlockSpec(
-                    (None, None, H, bkv), lambda b, n, s, steps: (b, n * heads // G, 0, unpacked(steps[s])[1])
+                    (None, None, H, bkv), lambda b, n, s, steps: (b, n // (G // heads), 0, unpacked(steps[s])[1])
                 ),
-                pl.BlockSpec((None, bq, LANES), row(of_queries)),
-                pl.BlockSpec((None, bkv, LANES), row(of_keys)),
+                pl.BlockSpec((None, bq, LANES), _of_query_ids),
+                pl.BlockSpec((None, bkv, LANES), _of_key_ids),
                 pl.BlockSpec((SUBLANES, bq), lambda b, n, s, steps: (0, unpacked(steps[s])[0])),
             ],
-            out_specs=[pl.BlockSpec((None, heads, bq, H), of_queries), pl.BlockSpec((None, heads, 1, bq), places)],
+            out_specs=[
+                pl.BlockSpec((None, heads, bq, H), _of_queries),
+                pl.BlockSpec((None, heads, 1, bq), _of_figures),
+            ],
             scratch_shapes=[pltpu.VMEM((heads, rows, bq), jnp.float32) for rows in (SUBLANES, H + ONES)],
         ),
         out_shape=[jax.ShapeDtypeStruct(q.shape, q.dtype), jax.ShapeDtypeStruct((B, N, 1, T), jnp.float32)],
@@ -263,10 +276,8 @@ def _backward(c: SplashConfig, window: int | None, saved: Any, do: jax.Array) ->
             dk_ref[...] = (dk_sum[...] / LOG2_E).T.astype(dk_ref.dtype)
             dv_ref[...] = dv_sum[...].T.astype(dv_ref.dtype)
 
-    of_queries, places, of_keys = _over()
-    kv = lambda f: lambda b, n, s, steps: f(b, n * heads // G, s, steps)  # noqa: E731
-    row = lambda f: lambda b, n, s, steps: (b, *f(b, n, s, steps)[2:])  # noqa: E731
-    a_query, a_key = (pl.BlockSpec((None, heads, bq, H), of_queries), pl.BlockSpec((None, None, bkv, H), kv(of_keys)))
+    of_keys = functools.partial(_of_keys, shared_by=G // heads)
+    a_query, a_key = (pl.BlockSpec((None, heads, bq, H), _of_queries), pl.BlockSpec((None, None, bkv, H), of_keys))
     of_head = jax.ShapeDtypeStruct((B, N // heads, S, H), k.dtype)
     dq, dk, dv = pl.pallas_call(
         body,
@@ -275,14 +286,14 @@ def _backward(c: SplashConfig, window: int | None, saved: Any, do: jax.Array) ->
             grid=(B, N // heads, steps.size),
             in_specs=[
                 a_query, a_key, a_key, a_query,
-                pl.BlockSpec((None, heads, 3, bq), places),
-                pl.BlockSpec((None, bq, LANES), row(of_queries)),
-                pl.BlockSpec((None, bkv, LANES), row(of_keys)),
+                pl.BlockSpec((None, heads, 3, bq), _of_figures),
+                pl.BlockSpec((None, bq, LANES), _of_query_ids),
+                pl.BlockSpec((None, bkv, LANES), _of_key_ids),
             ],
             out_specs=[
                 pl.BlockSpec((None, heads, T, H), lambda b, n, s, steps: (b, n, 0, 0)),
-                pl.BlockSpec((None, None, bkv, H), of_keys),
-                pl.BlockSpec((None, None, bkv, H), of_keys),
+                pl.BlockSpec((None, None, bkv, H), _of_head_keys),
+                pl.BlockSpec((None, None, bkv, H), _of_head_keys),
             ],
             scratch_shapes=[pltpu.VMEM((heads, T, H), jnp.float32), *[pltpu.VMEM((H, bkv), jnp.float32)] * 2],
         ),
