@@ -9,6 +9,7 @@ are multiplied at one time.
 """
 
 import argparse
+import dataclasses
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,6 +30,8 @@ class Row(NamedTuple):
     blocks: SplashConfig = SplashConfig()
 
 
+WIDE = dataclasses.replace(square(1024, fused=True, multiplied=512), kernel="wide", block_kv_dkv_compute=256)
+
 ROWS = (
     Row("v5p", 2, 4096),
     Row("v5p", 1, 4096),
@@ -38,10 +41,12 @@ ROWS = (
     Row("v6e", 2, 4096),
     Row("v6e", 2, 4096, square(1024, fused=True)),
     Row("v6e", 2, 4096, square(1024, fused=True, multiplied=512)),
+    Row("v6e", 2, 4096, WIDE),
     Row("tpu7x", 2, 8192),
     Row("tpu7x", 2, 8192, square(1024, fused=True)),
     Row("tpu7x", 2, 8192, square(2048, fused=True)),
     Row("tpu7x", 2, 8192, square(2048, fused=True, multiplied=512)),
+    Row("tpu7x", 2, 8192, WIDE),
 )
 
 
@@ -58,6 +63,7 @@ def cells(row: Row) -> list[str]:
     products = sum(kernels.PRODUCTS[phase] for phase in phases) + row.blocks.fused_backward
     work = products * row.rows * HEADS * row.length * row.length * HEAD_DIM / chip.device_flops
     blocks = f"{row.blocks.block_q} x {row.blocks.block_kv} by {row.blocks.block_kv_compute}"
+    blocks += ", wide" if row.blocks.kernel == "wide" else ""
     blocks += ", fused" if row.blocks.fused_backward else ""
     milliseconds = [f"{1000 * by_phase[phase]:.2f}" if phase in by_phase else "" for phase in kernels.PRODUCTS]
     return [row.chip, str(row.rows), f"{row.length:,}", blocks, *milliseconds, f"{work / sum(took.values()):.1%}"]

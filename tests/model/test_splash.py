@@ -14,6 +14,7 @@ from tigerjax import mesh
 from tigerjax.config import ComputeConfig, MeshConfig, SplashConfig
 from tigerjax.errors import ConfigError
 from tigerjax.model import attention, splash_blocks, stack
+from tigerjax.plan import topology
 
 # float32: the kernel adds the same products block by block
 SAME_MATHS = 1e-5
@@ -25,6 +26,7 @@ BLOCKS = SplashConfig(
 REFERENCE = ComputeConfig(attention="reference", remat="none", dtype="float32", loss_chunk_tokens=8)
 SPLASH = dataclasses.replace(REFERENCE, attention="splash", splash=BLOCKS)
 FUSED = dataclasses.replace(SPLASH, splash=dataclasses.replace(BLOCKS, fused_backward=True))
+WIDE = dataclasses.replace(FUSED, splash=dataclasses.replace(FUSED.splash, kernel="wide", block_kv_dkv=256))
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +64,7 @@ def assert_close(got, want):
         assert np.abs(np.asarray(a) - np.asarray(b)).max() <= SAME_MATHS * max(1.0, np.abs(b).max())
 
 
-@pytest.mark.parametrize("compute", [SPLASH, FUSED], ids=["two backward kernels", "one"])
+@pytest.mark.parametrize("compute", [SPLASH, FUSED, WIDE], ids=["two backward kernels", "one", "wide"])
 def test_splash_equals_the_reference_forward_and_backward_with_segments_and_head_groups(inputs, expected, compute):
     assert_close(jax.jit(functools.partial(out_and_gradients, compute))(*inputs), expected)
 
@@ -76,34 +78,109 @@ def test_an_odd_number_of_rows_passes_as_twice_as_many_of_half_the_heads_and_equ
 def test_a_window_is_the_reference_s_forward_and_backward(inputs):
     """It ends inside of blocks, and leaves whole blocks out."""
     for window in (1, 100):
-        got, want = (
-            jax.jit(functools.partial(out_and_gradients, c, window=window))(*inputs) for c in (SPLASH, REFERENCE)
+        got, wide, want = (
+            jax.jit(functools.partial(out_and_gradients, c, window=window))(*inputs) for c in (SPLASH, WIDE, REFERENCE)
         )
         assert_close(got, want)
+        assert_close(wide, want)
 
 
-def test_rows_and_heads_split_over_a_mesh_equal_the_reference(inputs, expected):
+@pytest.mark.parametrize("compute", [SPLASH, WIDE], ids=["jax", "wide"])
+def test_rows_and_heads_split_over_a_mesh_equal_the_reference(inputs, expected, compute):
     devices = mesh.make_mesh(MeshConfig(data=2, fsdp=2, tensor=2))
     heads = mesh.sharding(devices, "batch", None, "act_heads", None)
     placed = [*jax.device_put(inputs[:4], heads), jax.device_put(inputs[4], mesh.sharding(devices, "batch", None))]
     with jax.set_mesh(devices):
-        got = jax.jit(functools.partial(out_and_gradients, SPLASH))(*placed)
+        got = jax.jit(functools.partial(out_and_gradients, compute))(*placed)
     assert got[0].addressable_shards[0].data.shape == (B // 4, T, N // 2, H)
     assert_close(got, expected)
 
 
-def test_rows_cut_along_their_length_equal_the_reference(inputs):
+@pytest.mark.parametrize("compute", [FUSED, WIDE], ids=["jax", "wide"])
+def test_rows_cut_along_their_length_equal_the_reference(inputs, compute):
     """Two rows of 512 tokens in four shares each: 128 queries on a device, the smallest block."""
     devices = mesh.make_mesh(MeshConfig(fsdp=2, sequence=4))
     arrays = [jnp.reshape(a, (B // 2, 2 * T, *a.shape[2:])) for a in inputs]
     want = jax.jit(functools.partial(out_and_gradients, REFERENCE))(*arrays)
 
     def cut(*arrays):
-        results = out_and_gradients(FUSED, *(mesh.balanced(a) for a in arrays))
+        results = out_and_gradients(compute, *(mesh.balanced(a) for a in arrays))
         return [mesh.in_row_order(a) for a in results]
 
     with jax.set_mesh(devices):
         assert_close(jax.jit(cut)(*arrays), want)
+
+
+def test_the_wide_kernels_in_bfloat16_are_as_close_to_float32_as_those_of_jax(inputs, expected):
+    """Keys, queries and probabilities have 8 bits in both; ids far apart differ in their high bits alone."""
+    *arrays, ids_BT = inputs
+    half = [*(a.astype(jnp.bfloat16) for a in arrays), jnp.where(ids_BT == 1, 2**30 + 2, ids_BT)]
+    results = [jax.jit(functools.partial(out_and_gradients, c))(*half) for c in (FUSED, WIDE)]
+    for jaxs, ours, want in zip(*results, expected, strict=True):
+        far, near = (np.abs(np.asarray(a, np.float32) - np.asarray(want)).max() for a in (jaxs, ours))
+        assert near <= 1.5 * far and near <= 0.02 * np.abs(want).max()
+
+
+@pytest.mark.tpu
+@pytest.mark.parametrize(("remat", "runs"), [("save_attention", 1), ("full", 2)])
+def test_the_backward_pass_runs_the_wide_forward_kernel_again_only_if_its_output_is_not_kept(remat, runs):
+    """Compiled for one device of a v6e, in bfloat16; two layers, since only a scan keeps what they compute apart."""
+    where = topology.Topology(chip=topology.CHIPS["v6e"], shape=(1, 1))
+    compute = dataclasses.replace(WIDE, splash=dataclasses.replace(WIDE.splash, interpret=False))
+    q, k = (jax.ShapeDtypeStruct((2, 512, heads, H), jnp.bfloat16) for heads in (N, K))
+    ids_BT = jax.ShapeDtypeStruct((2, 512), jnp.int32)
+
+    def summed(q, k, v, ids_BT):
+        def block(w, q):
+            return attention.attend(q, k * w, v, ids_BT, compute=compute)
+
+        return stack.scan_layers(block, jnp.ones(2, jnp.bfloat16), q, remat=remat).astype("float32").sum()
+
+    devices = mesh.make_mesh(MeshConfig(), topology.describe(where)[:1])
+    with jax.default_matmul_precision("bfloat16"):  # the suite's "highest" asks for float32
+        lowered = mesh.in_mesh(devices, jax.jit(jax.grad(summed, (0, 1, 2))).lower)(q, k, k, ids_BT)
+    calls = [line for line in lowered.compile().as_text().splitlines() if "custom-call(" in line and "splash" in line]
+    assert sum("splash_wide_fwd" in line.split("=")[0] for line in calls) == runs
+    assert sum("splash_wide_dkv" in line.split("=")[0] for line in calls) == 1
+
+
+def test_the_wide_kernels_are_refused_without_the_fused_backward_pass_and_for_narrow_heads(inputs):
+    with pytest.raises(
+        ConfigError, match=r"kernel='wide' has one backward kernel; set compute\.splash\.fused_backward"
+    ):
+        dataclasses.replace(BLOCKS, kernel="wide")
+    q_BTNH, k_BTKH, v_BTKH, _, ids_BT = inputs
+    with pytest.raises(ConfigError, match=r"kernel='wide' needs heads of a multiple of 128; choose 'jax'"):
+        attention.attend(*(a[..., :64] for a in (q_BTNH, k_BTKH, v_BTKH)), ids_BT, compute=WIDE)
+
+
+@pytest.mark.parametrize("keys_outside", [False, True])
+@pytest.mark.parametrize(("shares", "window"), [(1, None), (2, None), (8, None), (1, 300), (4, 300)])
+def test_the_steps_of_the_wide_kernels_are_the_pairs_of_blocks_with_an_element(shares, window, keys_outside):
+    """And each sweep, and each block of queries, has one first and one last step."""
+    length = 2048
+    with jax.set_mesh(mesh.make_mesh(MeshConfig(sequence=shares, fsdp=8 // shares))):
+        place_PT = mesh.balanced_places(length)
+    steps_PL = splash_blocks.steps(place_PT, window, 128, 256, keys_outside=keys_outside)
+    for places, words in zip(place_PT, steps_PL, strict=True):
+        pairs = splash_blocks.reads(places[:, None], np.arange(length), window=window)
+        reads = pairs.reshape(len(places) // 128, 128, -1, 256).any(axis=(1, 3))
+        runs = words[(words & splash_blocks.RUNS) != 0]
+        query, key = splash_blocks.unpacked(runs)
+        outer = key if keys_outside else query
+        assert (np.diff(outer) >= 0).all()
+        computed = np.zeros_like(reads)
+        computed[query, key] = True
+        np.testing.assert_array_equal(computed, reads)
+        assert not (words[len(runs) :] & 31).any()
+        for blocks, first, last in (
+            (outer, splash_blocks.FIRST, splash_blocks.LAST),
+            (query, splash_blocks.FIRST_OF_QUERIES, splash_blocks.LAST_OF_QUERIES),
+        ):
+            for block in np.unique(blocks):
+                visits = np.flatnonzero(blocks == block)
+                np.testing.assert_array_equal(np.flatnonzero((runs[visits] & first) != 0), [0])
+                np.testing.assert_array_equal(np.flatnonzero((runs[visits] & last) != 0), [len(visits) - 1])
 
 
 @pytest.mark.parametrize(("shares", "window"), [(1, None), (2, None), (8, None), (1, 300), (4, 300)])

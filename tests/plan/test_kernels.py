@@ -1,5 +1,7 @@
 """The time of attention kernels by their final schedules."""
 
+import dataclasses
+
 import pytest
 
 from tigerjax.config import SplashConfig
@@ -26,6 +28,7 @@ def test_a_schedule_is_read_as_what_every_step_does_what_steps_with_work_do_and_
     assert found == kernels.KernelSchedule(bounds=(1, 4, 2), always=30 - 10 - 3 - 4, with_work=10, by_sweep=7)
     # 8 steps, of which three quarters have work, in 4 sweeps
     assert found.cycles(0.75, 0) == 8 * 13 + 6 * 10 + 4 * 7
+    assert found.cycles(0.75, 0, sweeps=2) == 8 * 13 + 6 * 10 + 8 * 7  # two in the innermost loop
     assert found.cycles(0.75, 50) == 8 * 13 + 6 * 50 + 4 * 7  # the matrix units take longer than the bundles
 
 
@@ -75,6 +78,21 @@ def test_the_kernels_of_a_row_take_longer_than_their_products_at_the_peak_and_on
         # 3 of 4 blocks have work, where causal attention has half of all pairs; a v5p has two cores
         if call.phase != "fwd":
             assert seconds > 2 * 0.75 / 0.5 * at_peak
+
+
+@pytest.mark.tpu
+def test_the_wide_kernels_compile_and_are_faster_than_those_of_jax_on_a_wide_matrix_unit(monkeypatch):
+    monkeypatch.delenv("JAX_DEFAULT_MATMUL_PRECISION")
+    chip = topology.CHIPS["tpu7x"]
+    jaxs = SplashConfig(**dict.fromkeys(SplashConfig().blocks(), 512), fused_backward=True)
+    calls = {kernels.KernelCall(phase, 1, 16, 1024, 1024, 2, 128) for phase in ("fwd", "dkv")}
+    options = flags.read(flags.FOLDER / "tpu7x.txt")
+    slow, fast = (
+        kernels.seconds(calls, chip, c, None, options) for c in (jaxs, dataclasses.replace(jaxs, kernel="wide"))
+    )
+    for call in calls:
+        at_peak = (2 if call.phase == "fwd" else 5) * 16 * 1024 * 1024 * 128 / chip.device_flops
+        assert at_peak < fast[call] < slow[call]
 
 
 def test_a_kernel_that_does_not_compile_is_one_line(monkeypatch):

@@ -123,6 +123,9 @@ def other_sizes(there: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str
 class SplashConfig:
     """Block sizes of the splash kernel, in tokens. Larger blocks keep the matrix units busier and need more VMEM."""
 
+    kernel: Literal["jax", "wide"] = "jax"
+    """jax is the kernel of JAX. wide is ours, for heads of 128 on chips with matrix units of 256, which are v6e and
+    TPU7x. It needs fused_backward."""
     block_q: Block = 512  # Queries in a block, forward pass
     block_kv: Block = 1024
     """Keys that are in VMEM at one time, forward pass."""
@@ -142,6 +145,8 @@ class SplashConfig:
 
     def __post_init__(self) -> None:
         check(self, "compute.splash.")
+        if self.kernel == "wide" and not self.fused_backward:
+            raise ConfigError("compute.splash.kernel='wide' has one backward kernel; set compute.splash.fused_backward")
         for name, block in self.blocks().items():
             if block % 128:
                 raise ConfigError(f"compute.splash.{name}={block} must be a multiple of the TPU's 128 lanes")

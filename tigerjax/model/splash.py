@@ -19,7 +19,8 @@ from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_ke
 from tigerjax.config import SplashConfig
 from tigerjax.errors import ConfigError
 from tigerjax.mesh import balanced_places, gathered, in_row_order, length_ways, on_each, spec
-from tigerjax.model.splash_blocks import mask_infos, read_by
+from tigerjax.model import wide
+from tigerjax.model.splash_blocks import mask_infos, read_by, tables
 from tigerjax.model.stack import ATTENTION_OUT, KEY, QUERY, VALUE
 
 
@@ -46,10 +47,11 @@ def splash(
             cut = f", cut into {length_ways()} shares," if length_ways() > 1 else ""
             raise ConfigError(f"rows of {T} tokens{cut} are no multiple of compute.splash.{name}={block}; change one")
     # The kernel does not scale. Scaled in float32, as the rotation before it: XLA merges the two roundings into one.
-    q_BTNH = (q_BTNH.astype("float32") * H**-0.5).astype(q_BTNH.dtype)
+    wide_kernel = c.kernel == "wide"
+    q_BTNH = wide.scaled(q_BTNH) if wide_kernel else (q_BTNH.astype("float32") * H**-0.5).astype(q_BTNH.dtype)
     q_BNTH, k_BKSH, v_BKSH = (a.swapaxes(1, 2) for a in (q_BTNH, k_BSKH, v_BSKH))
     q_BNTH, k_BKSH, v_BKSH = name_inputs(q_BNTH, k_BKSH, v_BKSH)
-    infos = mask_infos(balanced_places(T), c, window)
+    infos = (tables if wide_kernel else mask_infos)(balanced_places(T), c, window)
     # Where rows are cut, every device has all segment ids: its keys are those of the whole row.
     segment_ids_BT = nn.with_logical_constraint(segment_ids_BT, ("batch", None))
     ids = segment_ids_BT, in_row_order(segment_ids_BT)
@@ -83,6 +85,8 @@ def _local(
     """out_BNTH on one device."""
     if length_ways() > 1:
         k_BKSH, v_BKSH = (in_row_order(gathered(a, 2), 2) for a in (k_BKSH, v_BKSH))
+    if c.kernel == "wide":
+        return wide.attend(q_BNTH, k_BKSH, v_BKSH, ids, [table[0] for table in infos], c=c, window=window)
     attend = kernel.SplashAttentionKernel(
         *jax.tree.map(lambda info: info[0], infos),
         block_sizes=kernel.BlockSizes(

@@ -37,6 +37,54 @@ def mask_infos(place_PT: np.ndarray, c: SplashConfig, window: int | None) -> tup
     return of(c.block_q, c.block_kv), dq, dkv
 
 
+FIRST, LAST, RUNS, FIRST_OF_QUERIES, LAST_OF_QUERIES = 1, 2, 4, 8, 16
+"""Flags of a step in `steps`: the first and last of the inner loop's sweep, one that computes, and the first and last
+that visit a block of queries."""
+_FLAGS, _BLOCKS = 5, 13
+
+
+def unpacked(word: Any) -> tuple[Any, Any]:
+    """(block of queries, block of keys) of a step."""
+    return word >> (_FLAGS + _BLOCKS), (word >> _FLAGS) & (2**_BLOCKS - 1)
+
+
+def steps(place_PT: np.ndarray, window: int | None, block_q: int, block_kv: int, *, keys_outside: bool) -> np.ndarray:
+    """step_PL int32: the pairs of blocks that have work, in the order of a loop over blocks of queries (or of keys)
+    and in it the others, each packed in a word with its flags. Shares with less work repeat their last pair, idle."""
+    runs_PQK = _visible(place_PT, window, block_q, block_kv)
+    words = []
+    for runs in runs_PQK:
+        outer, inner = np.nonzero(runs.T if keys_outside else runs)
+        query, key = (inner, outer) if keys_outside else (outer, inner)
+        new = np.diff(outer, prepend=-1) != 0
+        flags = RUNS + FIRST * new + LAST * np.roll(new, -1)
+        for flag, visits in ((FIRST_OF_QUERIES, query), (LAST_OF_QUERIES, query[::-1])):
+            seen = np.zeros(len(query), bool)
+            seen[np.unique(visits, return_index=True)[1]] = True
+            flags += flag * (seen if flag == FIRST_OF_QUERIES else seen[::-1])
+        words.append((query << (_FLAGS + _BLOCKS)) | (key << _FLAGS) | flags)
+    longest = max(map(len, words))
+    idle = [np.repeat(word[-1:] & ~(2**_FLAGS - 1), longest - len(word)) for word in words]
+    return np.stack([np.concatenate(pair) for pair in zip(words, idle, strict=True)]).astype(np.int32)
+
+
+def tables(place_PT: np.ndarray, c: SplashConfig, window: int | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(steps forward, steps backward, places) of the kernels of `wide.py`, with leading axis P."""
+    place_PT = place_PT.astype(np.int32)
+    forward = steps(place_PT, window, c.block_q, c.block_kv, keys_outside=False)
+    return forward, steps(place_PT, window, c.block_q_dkv, c.block_kv_dkv, keys_outside=True), place_PT
+
+
+def _visible(place_PT: np.ndarray, window: int | None, block_q: int, block_kv: int) -> np.ndarray:
+    """runs_PQK: whether a block of queries reads a key of a block."""
+    starts = np.arange(0, place_PT.size, block_kv)
+    queries = place_PT.reshape(len(place_PT), -1, block_q)
+    runs = starts <= queries.max(axis=2)[..., None]
+    if window is not None:
+        runs &= starts + block_kv > queries.min(axis=2)[..., None] - window + 1
+    return np.asarray(runs)
+
+
 def _info(
     place_PT: np.ndarray,
     window: int | None,
@@ -47,11 +95,7 @@ def _info(
     whole: bool = False,
 ) -> MaskInfo:
     """`keys_outside`: the outer loop is over blocks of keys. `whole`: no step of the inner loop is left out."""
-    starts = np.arange(0, place_PT.size, block_kv)
-    queries = place_PT.reshape(len(place_PT), -1, block_q)
-    runs = starts <= queries.max(axis=2)[..., None]  # (share, block of queries, block of keys)
-    if window is not None:
-        runs &= starts + block_kv > queries.min(axis=2)[..., None] - window + 1
+    runs = _visible(place_PT, window, block_q, block_kv)
     if keys_outside:
         runs = runs.swapaxes(1, 2)
     width = runs.shape[2] if whole else int(runs.sum(axis=2).max())

@@ -64,12 +64,13 @@ class KernelSchedule(NamedTuple):
     with_work: int
     by_sweep: int
 
-    def cycles(self, share_with_work: float, least_with_work: float) -> float:
+    def cycles(self, share_with_work: float, least_with_work: float, sweeps: float = 1) -> float:
         """Cycles of one call. `share_with_work` is the share of the grid's steps whose block is not masked completely.
-        Such a step takes at least `least_with_work` cycles, since the matrix units are busy for so long."""
+        Such a step takes at least `least_with_work` cycles, since the matrix units are busy for so long. The innermost
+        loop of the grid makes `sweeps`."""
         steps = math.prod(self.bounds)
         work = max(self.with_work, least_with_work)
-        return steps * self.always + steps * share_with_work * work + steps / self.bounds[-1] * self.by_sweep
+        return steps * self.always + steps * share_with_work * work + steps / self.bounds[-1] * sweeps * self.by_sweep
 
 
 def seconds(
@@ -108,7 +109,8 @@ def seconds(
         for call in (call for call in calls if call[1:] == shapes):
             if call.phase not in schedules:
                 raise ConfigError(f"the compiler wrote no schedule of the kernel {call.phase}; {UNKNOWN}")
-            cycles = schedules[call.phase].cycles(shares[call.phase], _least(call, chip, c))
+            share, sweeps = shares[call.phase]
+            cycles = schedules[call.phase].cycles(share, _least(call, chip, c), sweeps)
             found[call] = cycles / chip.clock_hz
     return found
 
@@ -209,15 +211,16 @@ def _regions(bundles: list[str]) -> Any:
                 yield begun.pop(name), n
 
 
-def _compile(asked: dict[str, Any]) -> dict[str, float]:
-    """Compiles the kernels forward and backward, for one device, or for the devices that share a row. Returns which
-    share of the grid's steps has work, by phase."""
+def _compile(asked: dict[str, Any]) -> dict[str, tuple[float, float]]:
+    """Compiles the kernels forward and backward, for one device, or for the devices that share a row. Returns by phase
+    which share of the grid's steps has work, and how many sweeps the inner loop makes."""
     import jax
     import jax.numpy as jnp
+    import numpy as np
 
     from tigerjax.mesh import balanced_places, in_mesh, make_mesh
     from tigerjax.model.splash import splash
-    from tigerjax.model.splash_blocks import mask_infos
+    from tigerjax.model.splash_blocks import FIRST, FIRST_OF_QUERIES, RUNS, mask_infos, tables
 
     call = KernelCall("fwd", *asked["shapes"])
     ways, chip = call.keys // call.queries, CHIPS[asked["chip"]]
@@ -236,8 +239,15 @@ def _compile(asked: dict[str, Any]) -> dict[str, float]:
     mesh = make_mesh(MeshConfig(sequence=ways), devices)
     lowered = in_mesh(mesh, jax.jit(jax.grad(loss, argnums=(0, 1, 2))).lower)(q, k, k, ids)
     lowered.compile(compiler_options=asked["options"])
-    infos = zip(("fwd", "dq", "dkv"), mask_infos(in_mesh(mesh, balanced_places)(S), c, asked["window"]), strict=True)
-    return {phase: float((info.block_mask != 0).mean()) for phase, info in infos if info is not None}
+    places = in_mesh(mesh, balanced_places)(S)
+    if c.kernel == "wide":
+        forward, backward, _ = tables(places, c, asked["window"])
+        begun = [float(max(np.count_nonzero(steps[0] & flag) for flag in (FIRST, FIRST_OF_QUERIES)))
+                 for steps in (forward, backward)]  # fmt: skip
+        shares = [float(np.mean((steps & RUNS) != 0)) for steps in (forward, backward)]
+        return dict(zip(("fwd", "dkv"), zip(shares, begun, strict=True), strict=True))
+    infos = zip(("fwd", "dq", "dkv"), mask_infos(places, c, asked["window"]), strict=True)
+    return {phase: (float((info.block_mask != 0).mean()), 1) for phase, info in infos if info is not None}
 
 
 if __name__ == "__main__":
