@@ -74,6 +74,7 @@ class Row:
 
 
 ON_V5P = Row(model="70b", topology="v5p:4x4x4", fsdp=64, rows=2, remat="save_qkv", peak_gb=58.0, static_s=11.20)
+WIDE = dataclasses.replace(square(1024, fused=True, multiplied=512), kernel="wide", block_kv_dkv_compute=256)
 ON_TPU7X = Row(
     model="70b",
     topology="tpu7x:4x4x4",
@@ -81,7 +82,7 @@ ON_TPU7X = Row(
     rows=2,
     seq_len=8192,
     remat="save_qkv",
-    splash=square(2048, fused=True, multiplied=512),
+    splash=WIDE,
     published=(2687, 0.523),
 )
 LONG_ON_V5P = Row(
@@ -96,7 +97,14 @@ LONG_ON_V5P = Row(
     splash=dataclasses.replace(square(1024, fused=True), block_kv_dkv=4096),
 )
 LONG_ON_TPU7X = dataclasses.replace(
-    ON_TPU7X, topology="tpu7x:8x8x8", fsdp=128, sequence=8, rows=4, seq_len=32_768, published=None
+    ON_TPU7X,
+    topology="tpu7x:8x8x8",
+    fsdp=128,
+    sequence=8,
+    rows=4,
+    seq_len=32_768,
+    splash=dataclasses.replace(WIDE, block_q=2048),
+    published=None,
 )
 """Cases that other rows vary. A step of the long ones has 16,384 tokens for every device."""
 
@@ -167,8 +175,8 @@ ROWS = {
     "70b_v5p512_128k": dataclasses.replace(
         LONG_ON_V5P, seq_len=131_072, rows=1, micro_batches=1, remat="save_attention"
     ),
-    "70b_tpu7x512_4k": dataclasses.replace(LONG_ON_TPU7X, fsdp=1024, sequence=1, seq_len=4096),
-    "70b_tpu7x512_8k": dataclasses.replace(LONG_ON_TPU7X, fsdp=1024, sequence=1, seq_len=8192, rows=2),
+    "70b_tpu7x512_4k": dataclasses.replace(LONG_ON_TPU7X, fsdp=1024, sequence=1, seq_len=4096, splash=WIDE),
+    "70b_tpu7x512_8k": dataclasses.replace(LONG_ON_TPU7X, fsdp=1024, sequence=1, seq_len=8192, rows=2, splash=WIDE),
     "70b_tpu7x512_32k": LONG_ON_TPU7X,
     "70b_tpu7x512_128k": dataclasses.replace(LONG_ON_TPU7X, seq_len=131_072, rows=1),
     "70b_tpu7x64_8192_fp8": dataclasses.replace(ON_TPU7X, quantise="fp8", published=(4128, 0.804)),
