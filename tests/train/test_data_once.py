@@ -7,9 +7,10 @@ import re
 import jax
 import numpy as np
 import pytest
+from test_preference_step import batch as pairs
 from tiny_run import tiny_batch, tiny_config
 
-from tigerjax.config import MeshConfig
+from tigerjax.config import DpoConfig, KtoConfig, MeshConfig, OrpoConfig
 from tigerjax.errors import ConfigError
 from tigerjax.mesh import in_mesh, make_mesh
 from tigerjax.plan.collectives import axis_name, groups_of
@@ -90,6 +91,26 @@ def test_with_one_copy_the_program_is_the_same():
     assert program(MeshConfig(fsdp=2, data_once=True)) == program(MeshConfig(fsdp=2))
 
 
-def test_a_pipeline_is_refused():
+@pytest.mark.parametrize("settings", [DpoConfig(preferences=("p",)), OrpoConfig(preferences=("p",))])
+def test_losses_over_preferences_are_those_of_one_device(settings):
+    def one(mesh_config):
+        config = dataclasses.replace(tiny_config(accumulate=2), mesh=mesh_config, objective=settings)
+        mesh = make_mesh(mesh_config, jax.devices()[: mesh_config.data * mesh_config.fsdp])
+        objective, tx = objectives.of(config, mesh), make_optimizer(config.optim)
+        step = in_mesh(mesh, jit_step(objective, tx, config.optim, mesh))
+        return jax.device_get(step(init_state(objective, tx, mesh, seed=3), pairs())[1])
+
+    metrics, wanted = one(TWO_COPIES), one(ONE_DEVICE)
+    for name in wanted:
+        np.testing.assert_allclose(metrics[name], wanted[name], rtol=1e-5, err_msg=name)
+
+
+@pytest.mark.parametrize("made", [
+    lambda: MeshConfig(stage=2, data_once=True),
+    lambda: objectives.of(
+        dataclasses.replace(tiny_config(), mesh=TWO_COPIES, objective=KtoConfig(preferences=("p",))), None
+    ),
+])  # fmt: skip
+def test_a_pipeline_is_refused_and_so_is_a_mean_over_all_answers(made):
     with pytest.raises(ConfigError, match=r"mesh\.data_once"):
-        MeshConfig(stage=2, data_once=True)
+        made()

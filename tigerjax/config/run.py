@@ -24,7 +24,7 @@ class MeshConfig:
     fsdp: Count = 1  # Shards of the rows of a batch, and of the weights along D
     sequence: Count = 1  # Shares of each row along T, for long rows; the weights along D are split by it too
     tensor: Count = 1  # Shards of the heads, of the mlp and of the vocabulary
-    data_once: bool = False
+    data_once: bool = dataclasses.field(default=False, metadata={LATER: True})
     """Each copy computes all its micro-batches alone, and their gradients are added once a step, in float32. Otherwise
     the compiler adds them where it pleases. Not with mesh.stage > 1"""
     least_data: Count | None = dataclasses.field(default=None, metadata={LATER: True})

@@ -18,6 +18,7 @@ from jax.sharding import Mesh
 from tigerjax.config import (
     ComputeConfig,
     GrpoConfig,
+    KtoConfig,
     LoraConfig,
     MeshConfig,
     ModelConfig,
@@ -298,6 +299,11 @@ def of(config: RunConfig, mesh: Mesh) -> Objective:
     kind = type(config.objective)
     if kind not in OBJECTIVES:
         raise ConfigError(f"no objective has settings of type {kind.__name__}; add it to OBJECTIVES")
+    if copies_alone(config.mesh) > 1 and isinstance(config.objective, KtoConfig):
+        raise ConfigError(
+            "KtoConfig with mesh.data_once: its estimate of the divergence is a mean over the answers of all copies;"
+            " leave mesh.data_once out"
+        )
     return dataclasses.replace(OBJECTIVES[kind](config, mesh), copies=copies_alone(config.mesh))
 
 
