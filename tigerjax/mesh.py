@@ -144,8 +144,8 @@ def on_each(function: Callable[..., jax.Array], in_specs: Any, out_spec: Partiti
 
 
 def added_over_copies(function: Callable[..., tuple[Any, Any]], specs: Any) -> Callable[..., tuple[Any, Any]]:
-    """`function` of (weights, frozen weights, batch) -> (sums, gradient), run by each copy of the model on its own rows;
-    then both results are added over the copies, one sum for every array.
+    """`function` of (weights, frozen weights, batch) -> (sums, gradient), run by each copy of the model on its own
+    rows; then both results are added over the copies, one sum for every array.
 
     Until then nothing crosses 'data'. `specs` are the PartitionSpecs of the gradient, so that each device adds its own
     share. All sums keep the dtype that they have, float32 for gradients of float32 weights.

@@ -102,13 +102,9 @@ def reward_objective(config: RunConfig, *, centering: float) -> Objective:
         return int((batch.last_BC + 1).sum())
 
     part = selected(config.weights, config.lora, config.model, reward=True)
+    kind, copies = family.REWARD_KIND, copies_alone(config.mesh)
     return Objective(
-        init=lambda key: init(model, key),
-        loss=loss,
-        kind=family.REWARD_KIND,
-        tokens=tokens,
-        trained=part,
-        copies=copies_alone(config.mesh),
+        init=lambda key: init(model, key), loss=loss, kind=kind, tokens=tokens, trained=part, copies=copies
     )
 
 

@@ -35,7 +35,7 @@ class MeshConfig:
         check(self, "mesh.")
         if self.data_once and self.stage > 1:
             raise ConfigError(
-                f"mesh.data_once is not there for a pipeline (mesh.stage={self.stage}); set mesh.stage=1, or leave it out"
+                f"mesh.data_once does not go with mesh.stage={self.stage}; set mesh.stage=1, or leave it out"
             )
         if self.least_data is not None and self.least_data > self.data:
             raise ConfigError(
