@@ -10,6 +10,9 @@ from tigerjax.plan.topology import Topology
 
 FOLDER = Path(__file__).with_name("libtpu_flags")
 """The scripts of launch/ give the same files to the runs that they start."""
+SEVERAL_SLICES = {"xla_tpu_prefer_async_allgather_to_allreduce": "true"}
+"""For several slices, beside those of the file. Without it libtpu 0.0.52 makes a synchronous all-reduce of every gather
+inside a slice (docs/TPU.md)."""
 LINE = re.compile(r"--([a-z0-9_]+)=(\S+)")
 
 
@@ -46,5 +49,7 @@ def line(options: dict[str, str]) -> str:
 
 
 def of(topology: Topology) -> dict[str, str]:
-    """The flags that launch/ gives a slice of this generation."""
-    return read(FOLDER / f"{topology.chip.name}.txt")
+    """The flags that launch/ gives a slice of this generation, and for several slices SEVERAL_SLICES, which it does not
+    give yet."""
+    more = SEVERAL_SLICES if topology.slices > 1 else {}
+    return read(FOLDER / f"{topology.chip.name}.txt") | more
