@@ -84,8 +84,8 @@ final() {
   esac
 }
 
-# libtpu_flags GENERATION: prints LIBTPU_INIT_ARGS of the environment, such as a line of `tigerjax plan --search`; without
-# it the generation's flags of tigerjax/plan/libtpu_flags/ on one line.
+# libtpu_flags GENERATION [SLICES]: prints LIBTPU_INIT_ARGS of the environment, such as a line of `tigerjax plan --search`;
+# without it the generation's flags of tigerjax/plan/libtpu_flags/ on one line, and with them those of several slices.
 libtpu_flags() {
   if [ -n "${LIBTPU_INIT_ARGS:-}" ]; then
     local flag='--[a-z0-9_]+=[A-Za-z0-9_.,:/+-]+'
@@ -94,9 +94,11 @@ libtpu_flags() {
     printf '%s' "$LIBTPU_INIT_ARGS"
     return
   fi
-  local file=$root/tigerjax/plan/libtpu_flags/$1.txt
-  [ -f "$file" ] || refuse "no flags for TPU generation $1; there are: $(cd "$root/tigerjax/plan/libtpu_flags" && echo *.txt)"
-  sed 's/#.*//' "$file" | xargs
+  local folder=$root/tigerjax/plan/libtpu_flags
+  local files=("$folder/$1.txt")
+  [ -f "${files[0]}" ] || refuse "no flags for TPU generation $1; there are: $(cd "$folder" && echo [tv]*.txt)"
+  [ "${2:-1}" -eq 1 ] || files+=("$folder/several_slices.txt")
+  sed 's/#.*//' "${files[@]}" | xargs
 }
 
 # check_google: the form of the settings of Google Cloud's targets; sets generation, and chips and hosts of a slice.

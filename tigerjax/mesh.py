@@ -22,6 +22,9 @@ from tigerjax.processes import hosts
 
 AXES = ("data", "stage", "fsdp", "sequence", "tensor")
 
+COPIES = "data"
+"""The axis of the copies of the model: it alone crosses slices."""
+
 RULES: dict[str, Any] = {
     # weights
     "layers": "stage",
@@ -138,6 +141,33 @@ def on_each(function: Callable[..., Any], in_specs: Any, out_specs: Any) -> Call
     # check_vma off: a kernel's outputs do not say over which axes they vary (jax 0.10.2); the tests compare with the
     # reference instead.
     return jax.shard_map(function, axis_names=free, in_specs=in_specs, out_specs=out_specs, check_vma=False)
+
+
+def added_over_copies(function: Callable[..., tuple[Any, Any]], specs: Any) -> Callable[..., tuple[Any, Any]]:
+    """`function` of (weights, frozen weights, batch) -> (sums, gradient), run by each copy of the model on its own
+    rows; then both results are added over the copies, one sum for every array.
+
+    Until then nothing crosses 'data'. `specs` are the PartitionSpecs of the gradient, so that each device adds its own
+    share. All sums keep the dtype that they have, float32 for gradients of float32 weights.
+    """
+
+    def alone(weights: Any, frozen: Any, batch: Any) -> tuple[Any, Any]:
+        with nn.logical_axis_rules(logical_rules()):  # without 'data', which is manual here
+            sums, gradient = function(weights, frozen, batch)
+        gradient = jax.tree.map(jax.lax.with_sharding_constraint, gradient, specs)
+        return jax.tree.map(lambda a: jax.lax.psum(a, COPIES), (sums, gradient))
+
+    whole = PartitionSpec()
+    in_specs = whole, whole, PartitionSpec(COPIES)
+    # check_vma off, as in `on_each`.
+    return jax.shard_map(alone, axis_names={COPIES}, in_specs=in_specs, out_specs=whole, check_vma=False)
+
+
+def manual_row_ways() -> int:
+    """Over how many devices the rows have been split already where this is traced: 1 outside `added_over_copies`."""
+    mesh = jax.sharding.get_abstract_mesh()
+    kinds = zip(mesh.axis_names, mesh.axis_types, strict=True)
+    return math.prod(mesh.shape[a] for a, kind in kinds if kind == AxisType.Manual and a in RULES["batch"])
 
 
 def length_ways() -> int:

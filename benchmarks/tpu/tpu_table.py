@@ -69,6 +69,8 @@ class Row:
     sequence: int = 1
     """Devices that share every row, and so hold `rows` rows together."""
     seq_len: int = 4096
+    slices: int = 1
+    """Each with a copy of the model, which adds its gradients to the others' once a step (`mesh.data_once`)."""
     stage: int = 1
     pipeline: PipelineConfig = dataclasses.field(default_factory=PipelineConfig)
 
@@ -106,6 +108,7 @@ LONG_ON_TPU7X = dataclasses.replace(
     splash=dataclasses.replace(WIDE, block_q=2048),
     published=None,
 )
+SLICES_7B = Row(model="7b", topology="v5p:4x4x4", fsdp=64, rows=4, remat="save_up")
 """Cases that other rows vary. A step of the long ones has 16,384 tokens for every device."""
 
 ROWS = {
@@ -179,13 +182,25 @@ ROWS = {
     "70b_tpu7x512_8k": dataclasses.replace(LONG_ON_TPU7X, fsdp=1024, sequence=1, seq_len=8192, rows=2, splash=WIDE),
     "70b_tpu7x512_32k": LONG_ON_TPU7X,
     "70b_tpu7x512_128k": dataclasses.replace(LONG_ON_TPU7X, seq_len=131_072, rows=1),
+    "7b_v5p64": SLICES_7B,
+    "7b_2slices": dataclasses.replace(SLICES_7B, slices=2),
+    "7b_2slices_4x1row": dataclasses.replace(SLICES_7B, slices=2, micro_batches=4),
+    "70b_2slices_2x1row": dataclasses.replace(
+        ON_V5P,
+        slices=2,
+        micro_batches=2,
+        remat="save_dots",
+        splash=square(1024, fused=True),
+        peak_gb=None,
+        static_s=None,
+    ),
     "70b_tpu7x64_8192_fp8": dataclasses.replace(ON_TPU7X, quantise="fp8", published=(4128, 0.804)),
 }
 
 
 def config(row: Row, vocab: int, layers: int | None = None) -> RunConfig:
     """The run of a row; with `layers`, that of a model of so many."""
-    batch_rows, model = row.rows * row.fsdp * row.stage, MODELS[row.model][vocab]
+    batch_rows, model = row.rows * row.fsdp * row.stage * row.slices, MODELS[row.model][vocab]
     return RunConfig(
         name=f"{row.model}_{vocab}",
         model=model if layers is None else dataclasses.replace(model, num_layers=layers),
@@ -193,7 +208,9 @@ def config(row: Row, vocab: int, layers: int | None = None) -> RunConfig:
             attention="splash", remat=row.remat, dtype="bfloat16", loss_chunk_tokens=batch_rows * row.seq_len // 8,
             splash=row.splash, quantise=row.quantise, reduce=row.reduce,
         ),
-        mesh=MeshConfig(fsdp=row.fsdp, sequence=row.sequence, stage=row.stage),
+        mesh=MeshConfig(
+            data=row.slices, fsdp=row.fsdp, sequence=row.sequence, stage=row.stage, data_once=row.slices > 1
+        ),
         pipeline=row.pipeline,
         optim=presets.adamw(
             peak_lr=1e-4, warmup_steps=10, total_steps=1000, weight_decay=0.1,
@@ -214,7 +231,7 @@ def measure(name: str, vocab: int, other: dict[str, str], layers: int | None = N
     from tigerjax.plan.compile import compile_for
 
     row = ROWS[name]
-    run, where = config(row, vocab, layers), topology.parse(row.topology)
+    run, where = config(row, vocab, layers), topology.parse(row.topology, row.slices)
     compiled = compile_for(run, where, options=flags.of(where) | other)
     used = resource.getrusage(resource.RUSAGE_SELF)  # before the program is read
     shown = figures.figures(run, where, compiled)
@@ -234,10 +251,15 @@ LONG_HEAD = (
     "row", "vocabulary", "remat", "peak GB", "static s", "attention s", "not hidden s", "step s", "MFU at most",
     "tokens/s/chip at most", "fsdp x sequence", "CPU s / 2", "RSS GB",
 )  # fmt: skip
+SLICES_HEAD = (
+    "row", "vocabulary", "remat", "peak GB", "static s", "attention s", "not hidden s", "step s", "MFU at most",
+    "tokens/s/chip at most", "between slices GB, s", "CPU s / 2", "RSS GB",
+)  # fmt: skip
 TABLES = {
     "tpu_table": (HEAD, [name for name, row in ROWS.items() if row.peak_gb is not None]),
     "tpu_published": (PUBLISHED_HEAD, [name for name, row in ROWS.items() if row.published is not None]),
     "tpu_long": (LONG_HEAD, [name for name in ROWS if "512_" in name]),
+    "tpu_slices": (SLICES_HEAD, ["7b_v5p64", *(name for name, row in ROWS.items() if row.slices > 1)]),
 }
 """Of docs/TPU.md: the comment around each, its head and its rows."""
 
@@ -254,6 +276,10 @@ def cells(name: str, shown: dict[str, Any]) -> list[str]:
     if shown["fits"]:
         times = [f"{shown[n]:.2f}" for n in ("static_step_s", "attention_s", "exposed_comm_s", "step_s")]
     tokens = f"{shown['tokens_per_s_per_chip']:,.0f}" if shown["fits"] else ""
+    if name in TABLES["tpu_slices"][1]:
+        between = [c for c in shown["collectives"] if "data" in c["axis"].split("+")]
+        crossing = f"{sum(c['bytes'] for c in between) / 1e9:.2f}, {sum(c['seconds'] for c in between):.3f}"
+        return [*begin, *times, mfu, tokens, crossing, *end]
     if row.published is None:
         return [*begin, *times, mfu, tokens, f"{row.fsdp} x {row.sequence}", *end]
     rate, share = row.published

@@ -42,7 +42,7 @@ find_in_image
 check_run $((chips * devices_per_chip * SLICES)) $((hosts * SLICES)) "$SLICES"
 
 container_words train "$image_config" --out "/gcs/runs/$JOB_NAME" --hosts.find tpu "${arguments[@]:1}"
-flags=$(libtpu_flags "$generation")
+flags=$(libtpu_flags "$generation" "$SLICES")
 labels=
 if [ -n "$QUEUE" ]; then labels=$'\n  labels:\n    kueue.x-k8s.io/queue-name: '$(string "$QUEUE"); fi
 

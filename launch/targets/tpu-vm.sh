@@ -38,7 +38,7 @@ esac
 RUNTIME=${RUNTIME:-$runtime}
 form "[a-z0-9][a-z0-9._-]*" "a TPU software version, such as v2-alpha-tpuv5" RUNTIME
 UNANSWERED=10 # looks at the queue without an answer, before it is given up
-flags=$(libtpu_flags "$generation")
+flags=$(libtpu_flags "$generation" "$SLICES")
 find_in_image
 check_run $((chips * SLICES)) $((hosts * SLICES)) "$SLICES"
 where=(--project="$PROJECT" --zone="$ZONE")

@@ -25,7 +25,7 @@ form "$number" "a whole number from 1 on" SLICES
 form "$number_or_0" "a whole number" RESTARTS GRACE_S
 form "very-low|low|medium|high|very-high" "very-low, low, medium, high or very-high" PRIORITY
 check_google
-flags=$(libtpu_flags "$generation")
+flags=$(libtpu_flags "$generation" "$SLICES")
 find_in_image
 check_run $((chips * SLICES)) $((hosts * SLICES)) "$SLICES"
 command=(launch/entrypoint.sh train "$image_config" --out "/gcs/runs/$JOB_NAME" --hosts.find tpu "${arguments[@]:1}")

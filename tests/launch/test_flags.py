@@ -28,8 +28,23 @@ def ask_libtpu(arguments: str) -> subprocess.CompletedProcess:
 
 
 def test_every_generation_that_can_be_planned_for_has_a_file():
-    assert {path.stem for path in FILES} == set(topology.CHIPS)
+    assert {path.name for path in FILES} == {f"{chip}.txt" for chip in topology.CHIPS} | {flags.SEVERAL_SLICES}
     assert any(flags.read(path) for path in FILES)
+
+
+@pytest.mark.parametrize("target", ["tpu-vm", "gke", "xpk"])
+def test_several_slices_get_flags_beside_those_of_their_generation(target):
+    name = "--xla_tpu_prefer_async_allgather_to_allreduce=true"
+    one = launch(target, CONFIG, "--dry-run", **SETTINGS)
+    assert one.returncode == 0 and name not in one.stdout, one.stderr
+    two = launch(target, CONFIG, "--dry-run", SLICES="2", MESH="128", **SETTINGS)
+    assert two.returncode == 0, two.stderr
+    assert name in two.stdout and "sparse_core_collective_offload_all_gather=true" in two.stdout
+
+
+def test_a_plan_of_several_slices_has_their_flags():
+    one, two = (flags.of(topology.parse("v5p:4x4x4", slices)) for slices in (1, 2))
+    assert two == one | {"xla_tpu_prefer_async_allgather_to_allreduce": "true"} != one
 
 
 @pytest.mark.tpu

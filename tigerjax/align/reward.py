@@ -41,7 +41,7 @@ from tigerjax.processes import hosts
 from tigerjax.records import NOT_GIVEN
 from tigerjax.tokenizer.load import Tokenizer
 from tigerjax.train.loop import train as train_loop
-from tigerjax.train.objective import Objective, Sums
+from tigerjax.train.objective import Objective, Sums, copies_alone
 from tigerjax.train.start import start_weights
 
 SMALLEST_BUCKET = 32
@@ -102,7 +102,10 @@ def reward_objective(config: RunConfig, *, centering: float) -> Objective:
         return int((batch.last_BC + 1).sum())
 
     part = selected(config.weights, config.lora, config.model, reward=True)
-    return Objective(init=lambda key: init(model, key), loss=loss, kind=family.REWARD_KIND, tokens=tokens, trained=part)
+    kind, copies = family.REWARD_KIND, copies_alone(config.mesh)
+    return Objective(
+        init=lambda key: init(model, key), loss=loss, kind=kind, tokens=tokens, trained=part, copies=copies
+    )
 
 
 def row_multiple(config: RunConfig) -> int:

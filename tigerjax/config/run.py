@@ -24,12 +24,19 @@ class MeshConfig:
     fsdp: Count = 1  # Shards of the rows of a batch, and of the weights along D
     sequence: Count = 1  # Shares of each row along T, for long rows; the weights along D are split by it too
     tensor: Count = 1  # Shards of the heads, of the mlp and of the vocabulary
+    data_once: bool = dataclasses.field(default=False, metadata={LATER: True})
+    """Each copy computes all its micro-batches alone, and their gradients are added once a step, in float32. Otherwise
+    the compiler adds them where it pleases. Not with mesh.stage > 1"""
     least_data: Count | None = dataclasses.field(default=None, metadata={LATER: True})
     """Training starts with fewer copies than `data`, as when a slice is lost, if at least so many are there: each
     computes more micro-batches, and the global batch stays. None: it needs all"""
 
     def __post_init__(self) -> None:
         check(self, "mesh.")
+        if self.data_once and self.stage > 1:
+            raise ConfigError(
+                f"mesh.data_once does not go with mesh.stage={self.stage}; set mesh.stage=1, or leave it out"
+            )
         if self.least_data is not None and self.least_data > self.data:
             raise ConfigError(
                 f"mesh.least_data={self.least_data} is more than mesh.data={self.data}, the copies that there are;"

@@ -12,7 +12,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from tigerjax.mesh import RULES
+from tigerjax.mesh import manual_row_ways, spec
 
 
 class TokenLoss(NamedTuple):
@@ -117,6 +117,9 @@ class _Cut(NamedTuple):
     @staticmethod
     def of(shape: tuple[int, ...], chunk_tokens: int, batch_shards: int, length_shards: int) -> "_Cut":
         B, T = shape
+        # Where each copy of the model computes alone, `shape` is its share, and the two are those of all copies.
+        copies = manual_row_ways()
+        chunk_tokens, batch_shards = max(1, chunk_tokens // copies), batch_shards // copies
         chunks = -(-B * T // chunk_tokens)
         length = -(-T // (length_shards * chunks))
         return _Cut(batch_shards, length_shards, length, -(T // length_shards) % length)
@@ -233,7 +236,7 @@ def _scan(
         d_head_DV = jnp.einsum("BTD,BTV->DV", hidden_BTD, d_logits_BTV, preferred_element_type=jnp.float32)
         return sums, d_hidden_BTD, nn.with_logical_constraint(d_head_DV, ("act_embed", "act_vocab"))
 
-    by_device = jax.vmap(chunk, spmd_axis_name=RULES["shares"] if shards > 1 else None)
+    by_device = jax.vmap(chunk, spmd_axis_name=spec("shares")[0] if shards > 1 else None)
 
     def step(carry: Any, start: jax.Array) -> Any:
         parts = [jax.lax.dynamic_slice_in_dim(a, start, sizes.length, axis=2) for a in (hidden, targets, weights)]

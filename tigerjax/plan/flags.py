@@ -10,6 +10,8 @@ from tigerjax.plan.topology import Topology
 
 FOLDER = Path(__file__).with_name("libtpu_flags")
 """The scripts of launch/ give the same files to the runs that they start."""
+SEVERAL_SLICES = "several_slices.txt"
+"""Of FOLDER: what runs over several slices get beside the flags of their generation."""
 LINE = re.compile(r"--([a-z0-9_]+)=(\S+)")
 
 
@@ -46,5 +48,6 @@ def line(options: dict[str, str]) -> str:
 
 
 def of(topology: Topology) -> dict[str, str]:
-    """The flags that launch/ gives a slice of this generation."""
-    return read(FOLDER / f"{topology.chip.name}.txt")
+    """The flags that launch/ gives so many slices of this generation."""
+    more = read(FOLDER / SEVERAL_SLICES) if topology.slices > 1 else {}
+    return read(FOLDER / f"{topology.chip.name}.txt") | more

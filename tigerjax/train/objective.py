@@ -18,6 +18,7 @@ from jax.sharding import Mesh
 from tigerjax.config import (
     ComputeConfig,
     GrpoConfig,
+    KtoConfig,
     LoraConfig,
     MeshConfig,
     ModelConfig,
@@ -70,6 +71,8 @@ class Objective:
     """What is done to each batch before its step; what it adds is a constant for the gradient."""
     order: LayerOrder | None = None
     """Set when `init` and `loss` have the layers in stage order (an interleaved pipeline); None: layer order."""
+    copies: int = 1
+    """Of the model, which compute alone until the end of a step (`mesh.data_once`); 1: the compiler splits the work."""
     trained: Selection | None = None
     """Which weights are trained; None: all. `init`, `loss` and `by_row` have all weights in any case."""
 
@@ -296,7 +299,17 @@ def of(config: RunConfig, mesh: Mesh) -> Objective:
     kind = type(config.objective)
     if kind not in OBJECTIVES:
         raise ConfigError(f"no objective has settings of type {kind.__name__}; add it to OBJECTIVES")
-    return OBJECTIVES[kind](config, mesh)
+    if copies_alone(config.mesh) > 1 and isinstance(config.objective, KtoConfig):
+        raise ConfigError(
+            "KtoConfig with mesh.data_once: its estimate of the divergence is a mean over the answers of all copies;"
+            " leave mesh.data_once out"
+        )
+    return dataclasses.replace(OBJECTIVES[kind](config, mesh), copies=copies_alone(config.mesh))
+
+
+def copies_alone(config: MeshConfig) -> int:
+    """`Objective.copies` of a mesh."""
+    return config.data if config.data_once else 1
 
 
 def refuse_rewards(config: RunConfig) -> None:

@@ -1,5 +1,6 @@
 """One update: adds losses and gradients of the micro-batches, divides once, applies the optimiser, skips NaN."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -9,7 +10,7 @@ import optax
 from jax.sharding import Mesh
 
 from tigerjax.config import OptimConfig
-from tigerjax.mesh import in_mesh
+from tigerjax.mesh import added_over_copies, in_mesh
 from tigerjax.train.objective import Objective
 from tigerjax.train.optim import averaged
 from tigerjax.train.schedule import learning_rate
@@ -45,6 +46,21 @@ def loss_and_gradient(
     return jax.lax.scan(add, zeros, batch_M)[0]
 
 
+def over_copies(
+    objective: Objective, weights: Any, batch: Any, *, accumulate: int, frozen: Any, specs: Any
+) -> tuple[Any, ...]:
+    """`loss_and_gradient` where each copy of the model takes its own rows, and all copies add up once, at the end.
+
+    `specs` are the PartitionSpecs of the weights."""
+
+    def one(weights: Any, frozen: Any, batch: Any) -> tuple[Any, Any]:
+        *sums, gradient = loss_and_gradient(objective, weights, batch, accumulate=accumulate, frozen=frozen)
+        return sums, gradient
+
+    sums, gradient = added_over_copies(one, specs)(weights, frozen, batch)
+    return (*sums, gradient)
+
+
 def micro_batches(batch: Any, count: int) -> Any:
     """The micro-batches of a batch, stacked: arrays [B, …] become [M, B / M, …].
 
@@ -59,16 +75,18 @@ def joined(batch_M: Any) -> Any:
 
 
 def make_step(
-    objective: Objective, tx: optax.GradientTransformation, c: OptimConfig
+    objective: Objective, tx: optax.GradientTransformation, c: OptimConfig, specs: Any = None
 ) -> Callable[..., tuple[TrainState, Metrics]]:
-    """The update as a function (state, batch, limits) -> (state, metrics), not yet compiled.
+    """The update as a function (state, batch, limits) -> (state, metrics), not yet compiled. `specs` are the
+    PartitionSpecs of the weights, which an objective with `copies` needs.
 
     When the loss or the gradient norm is not finite or above `limits` (float32 [2], see `tigerjax.train.spikes`; None:
     no limit), weights and optimiser stay as they are and the metric `skipped` is 1. The step still counts, since its
     batch is used up."""
 
     def step(state: TrainState, batch: Any, limits: Any = None) -> tuple[TrainState, Metrics]:
-        total, weight, aux, gradient = loss_and_gradient(
+        of_step = loss_and_gradient if objective.copies == 1 else functools.partial(over_copies, specs=specs)
+        total, weight, aux, gradient = of_step(
             objective, state.weights, batch, accumulate=c.gradient_accumulation_steps, frozen=state.frozen
         )
         weight = jnp.where(weight == 0, 1.0, weight)  # a batch without loss tokens has loss 0
@@ -98,7 +116,8 @@ def jit_step(objective: Objective, tx: optax.GradientTransformation, c: OptimCon
     Call or `.lower` it under `in_mesh`: `compile_step` does the first, `tigerjax.plan` the second.
     """
     shardings = state_shardings(objective, tx, mesh)
-    return jax.jit(make_step(objective, tx, c), donate_argnums=0, out_shardings=(shardings, None))
+    specs = jax.tree.map(lambda sharding: sharding.spec, shardings.weights)
+    return jax.jit(make_step(objective, tx, c, specs), donate_argnums=0, out_shardings=(shardings, None))
 
 
 def compile_step(
