@@ -168,6 +168,7 @@ ROWS = {
     "70b_tpu7x512_32k": LONG_ON_TPU7X,
     "70b_tpu7x512_128k": dataclasses.replace(LONG_ON_TPU7X, seq_len=131_072, rows=1),
     "70b_tpu7x64_8192_fp8": dataclasses.replace(ON_TPU7X, quantise="fp8", published=(4128, 0.804)),
+    "70b_tpu7x64_8192_fp8_full": dataclasses.replace(ON_TPU7X, quantise="fp8_full", published=(4128, 0.804)),
 }
 
 

@@ -22,7 +22,7 @@ Remat = Literal[
     "offload_residual",
 ]
 Dtype = Literal["float32", "bfloat16"]
-Quantise = Literal["none", "int8", "fp8"]
+Quantise = Literal["none", "int8", "fp8", "fp8_full"]
 DecodeKernels = Literal["off", "on", "interpret"]
 
 # The limits are at least 50 times the largest published Llama's [our choice], so that what a broken file asks for is
