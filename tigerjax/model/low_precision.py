@@ -37,8 +37,6 @@ class RoundedMatrix(NamedTuple):
     weight: jax.Array
     """In the compute dtype. No product reads it: it is here for its gradient."""
     values: jax.Array
-    """With two axes of inputs (the output projection) the outputs come first: a TPU7x multiplies float8 in that order
-    in half of the time."""
     scales: jax.Array
     """float32, 1 long in the inputs."""
 
@@ -48,7 +46,7 @@ class Throughout(Quantised):
 
 
 class RoundedThroughout(RoundedMatrix):
-    """A matrix of a layer with `Throughout`."""
+    """A matrix of a layer with `Throughout`. Values with more than one axis of inputs have their outputs first."""
 
 
 def of_layers(w_L: Any, quantise: Quantise) -> Any:
@@ -59,17 +57,16 @@ def of_layers(w_L: Any, quantise: Quantise) -> Any:
     paths = [path.removeprefix("layers/") for path in MATRICES]
     found = {path: jax.lax.stop_gradient(w) for path, w in leaves(w_L) if path in paths}
     inputs = {path: tuple(range(1, 1 + MATRICES[f"layers/{path}"])) for path in found}
-    kind = Throughout if quantise == "fp8_full" else Quantised
     of_stack = {path: rounded(w, inputs[path], DTYPES[quantise]) for path, w in found.items()}
-    return nested((path, kind(_ordered(r.values, len(inputs[path]), 1), r.scales)) for path, r in of_stack.items())
+    if quantise != "fp8_full":
+        return nested(of_stack.items())
+    both = ((path, _outputs_first(r.values, len(inputs[path])), r.scales) for path, r in of_stack.items())
+    return nested((path, Throughout(values, scales)) for path, values, scales in both)
 
 
-def _ordered(values: jax.Array, n: int, first: int) -> jax.Array:
-    """The values of `RoundedMatrix`: axes from `first` on are those of the matrix, of which `n` are inputs."""
-    if n == 1:
-        return values
-    rank = values.ndim
-    return values.transpose(*range(first), *range(first + n, rank), *range(first, first + n))
+def _outputs_first(values_L: jax.Array, n: int) -> jax.Array:
+    """A stack of matrices with `n` axes of inputs as `RoundedThroughout` has them."""
+    return values_L if n == 1 else jnp.moveaxis(values_L, range(1, 1 + n), range(-n, 0))
 
 
 def with_rounded(w: jax.Array, found: Quantised | None) -> Any:
@@ -83,8 +80,7 @@ def dot(x: jax.Array, w: RoundedMatrix, n: int) -> jax.Array:
     """The last `n` axes of x times the first `n` axes of w, in the dtype of x. It has no derivative; `times` has."""
     values, scales = rounded(x, tuple(range(x.ndim - n, x.ndim)), w.values.dtype.name)
     values, scales = jax.lax.optimization_barrier((values, scales))
-    inputs, _ = _axes(w, n)
-    y = product(values, w.values, (tuple(range(x.ndim - n, x.ndim)), inputs), jnp.float32)
+    y = product(values, w.values, (tuple(range(x.ndim - n, x.ndim)), _axes(w, n)[0]), jnp.float32)
     outputs = w.weight.shape[n:]
     by_token = scales.reshape(*x.shape[:-n], *[1] * len(outputs))
     return (y * by_token * w.scales.reshape(outputs)).astype(x.dtype)
@@ -107,9 +103,9 @@ def of_input(d_y: jax.Array, w: RoundedMatrix, n: int) -> tuple[jax.Array, Quant
 def _axes(w: RoundedMatrix, n: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """(inputs, outputs): the axes of its values."""
     rank = w.values.ndim
-    split = n if n == 1 else rank - n
-    first, last = tuple(range(split)), tuple(range(split, rank))
-    return (first, last) if n == 1 else (last, first)
+    if isinstance(w, RoundedThroughout) and n > 1:
+        return tuple(range(rank - n, rank)), tuple(range(rank - n))
+    return tuple(range(n)), tuple(range(n, rank))
 
 
 def largest(x: jax.Array, over: tuple[int, ...]) -> jax.Array:
