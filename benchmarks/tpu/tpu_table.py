@@ -195,6 +195,7 @@ ROWS = {
         static_s=None,
     ),
     "70b_tpu7x64_8192_fp8": dataclasses.replace(ON_TPU7X, quantise="fp8", published=(4128, 0.804)),
+    "70b_tpu7x64_8192_fp8_full": dataclasses.replace(ON_TPU7X, quantise="fp8_full", published=(4128, 0.804)),
 }
 
 

@@ -22,7 +22,7 @@ Remat = Literal[
     "offload_residual",
 ]
 Dtype = Literal["float32", "bfloat16"]
-Quantise = Literal["none", "int8", "fp8"]
+Quantise = Literal["none", "int8", "fp8", "fp8_full"]
 DecodeKernels = Literal["off", "on", "interpret"]
 Reduce = Literal["auto", "ring"]
 
@@ -179,8 +179,9 @@ class ComputeConfig:
     """The loss is computed for so many tokens at a time, over all rows of a device group. Fewer tokens need less memory
     for logits."""
     quantise: Quantise = dataclasses.field(default="none", metadata={LATER: True})
-    """Round both operands of the layers' matrix products, in the forward pass and for the gradient of the activations.
-    docs/TPU.md has the time of a step with int8 on v5p and with fp8 on TPU7x, and what each costs in loss."""
+    """Round both operands of the layers' matrix products, in the forward pass and for the gradient of the activations;
+    fp8_full also for the gradients of the weights. docs/TPU.md has the time of a step with int8 on v5p and with the
+    others on TPU7x, and what each costs in loss."""
     decode_kernels: DecodeKernels = dataclasses.field(default="off", metadata={LATER: True})
     """Kernels of a decode step for TPUs whose weights are cut along tensor alone (docs/TPU.md). None has run on a TPU.
     `interpret` runs them on any device, slowly."""

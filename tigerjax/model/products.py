@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from tigerjax.model import low_precision, ring
-from tigerjax.model.low_precision import RoundedMatrix
+from tigerjax.model.low_precision import RoundedMatrix, RoundedThroughout
 from tigerjax.model.ring import SharedMatrix
 
 Matrix = jax.Array | RoundedMatrix | SharedMatrix
@@ -60,12 +60,16 @@ def _out_projection_bwd(saved: Any, d_x_BTD: jax.Array) -> Any:
     gradient twice on the way, or reduced all of it on every chip."""
     out_BTNH, wo_NHD = saved
     if isinstance(wo_NHD, RoundedMatrix):
-        d_out_BTNH = low_precision.of_input(d_x_BTD, wo_NHD, 2)
+        d_out_BTNH, rounded_d_x = low_precision.of_input(d_x_BTD, wo_NHD, 2)
     else:
         d_out_BTNH = jnp.einsum("BTD,NHD->BTNH", d_x_BTD, ring.whole(wo_NHD))
     d_out_BTNH = jax.lax.optimization_barrier(d_out_BTNH)
     if isinstance(wo_NHD, SharedMatrix):
         return d_out_BTNH, ring.gradient(d_x_BTD, out_BTNH, d_last=True)
+    if isinstance(wo_NHD, RoundedThroughout):
+        d_wo_NHD, scale = low_precision.of_weight(out_BTNH, *rounded_d_x, 2)
+        d_wo_NHD = (d_wo_NHD * (scale / wo_NHD.scales)).astype(out_BTNH.dtype)
+        return d_out_BTNH, low_precision.gradient(wo_NHD, d_wo_NHD)
     d_wo_DNH = jnp.einsum("BTD,BTNH->DNH", d_x_BTD, out_BTNH)
     return d_out_BTNH, low_precision.gradient(wo_NHD, d_wo_DNH.transpose(1, 2, 0))
 
@@ -83,19 +87,30 @@ def swiglu_down(gate_BTF: jax.Array, up_BTF: jax.Array, down_FD: Matrix) -> jax.
 
 
 def _swiglu_down_fwd(gate_BTF: jax.Array, up_BTF: jax.Array, down_FD: Matrix) -> Any:
-    return swiglu_down(gate_BTF, up_BTF, down_FD), (gate_BTF, up_BTF, down_FD)
+    most_BT1 = None
+    if isinstance(down_FD, RoundedThroughout):
+        most_BT1 = low_precision.largest(jax.nn.silu(gate_BTF) * up_BTF, (2,))
+    return swiglu_down(gate_BTF, up_BTF, down_FD), (gate_BTF, up_BTF, down_FD, most_BT1)
 
 
 def _swiglu_down_bwd(saved: Any, d_out_BTD: jax.Array) -> Any:
     """JAX's own derivative, with the elementwise part computed once. Otherwise XLA computes silu again inside each of
     the five products that read its result."""
-    gate_BTF, up_BTF, down_FD = saved
+    gate_BTF, up_BTF, down_FD, most_BT1 = saved
     if isinstance(down_FD, RoundedMatrix):
-        d_hidden_BTF = low_precision.of_input(d_out_BTD, down_FD, 1)
+        d_hidden_BTF, _ = low_precision.of_input(d_out_BTD, down_FD, 1)
     else:
         d_hidden_BTF = jnp.einsum("BTD,FD->BTF", d_out_BTD, ring.whole(down_FD))
     gate_BTF, up_BTF, d_hidden_BTF = jax.lax.optimization_barrier((gate_BTF, up_BTF, d_hidden_BTF))
     hidden_BTF, pullback = jax.vjp(lambda g, u: jax.nn.silu(g) * u, gate_BTF, up_BTF)
+    if isinstance(down_FD, RoundedThroughout):
+        # No barrier after the derivatives: what reads them rounds them to one byte, and XLA does both at once.
+        d_gate_BTF, d_up_BTF = pullback(d_hidden_BTF)
+        scales_BT1 = most_BT1 / low_precision.MOST
+        values_BTF = jax.lax.optimization_barrier(low_precision.by_scale(hidden_BTF, scales_BT1))
+        d_down_DF, scale = low_precision.of_weight(d_out_BTD, values_BTF, scales_BT1, 1)
+        d_down_FD = (d_down_DF * scale).astype(d_out_BTD.dtype).T
+        return d_gate_BTF, d_up_BTF, low_precision.gradient(down_FD, d_down_FD)
     hidden_BTF, (d_gate_BTF, d_up_BTF) = jax.lax.optimization_barrier((hidden_BTF, pullback(d_hidden_BTF)))
     if isinstance(down_FD, SharedMatrix):
         return d_gate_BTF, d_up_BTF, ring.gradient(d_out_BTD, hidden_BTF, d_last=True)
