@@ -185,15 +185,6 @@ ROWS = {
     "7b_v5p64": SLICES_7B,
     "7b_2slices": dataclasses.replace(SLICES_7B, slices=2),
     "7b_2slices_4x1row": dataclasses.replace(SLICES_7B, slices=2, micro_batches=4),
-    "70b_2slices_2x1row": dataclasses.replace(
-        ON_V5P,
-        slices=2,
-        micro_batches=2,
-        remat="save_dots",
-        splash=square(1024, fused=True),
-        peak_gb=None,
-        static_s=None,
-    ),
     "70b_tpu7x64_8192_fp8": dataclasses.replace(ON_TPU7X, quantise="fp8", published=(4128, 0.804)),
     "70b_tpu7x64_8192_fp8_full": dataclasses.replace(ON_TPU7X, quantise="fp8_full", published=(4128, 0.804)),
 }
