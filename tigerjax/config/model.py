@@ -186,7 +186,7 @@ class ComputeConfig:
     `interpret` runs them on any device, slowly."""
     reduce: Reduce = dataclasses.field(default="auto", metadata={LATER: True})
     """How gradients of the layers' matrices are summed over fsdp: as XLA does it, or by a ring of products that hides
-    the transfers, for TPUs without SparseCores (docs/TPU.md). The ring needs mesh.stage, sequence and tensor of 1."""
+    the transfers, for TPUs without SparseCores (docs/TPU.md). The ring goes with meshes of data and fsdp alone."""
     splash: SplashConfig = SplashConfig()
     """Block sizes of the splash kernel. Only attention splash reads them."""
 
