@@ -124,8 +124,7 @@ class SplashConfig:
     """Block sizes of the splash kernel, in tokens. Larger blocks keep the matrix units busier and need more VMEM."""
 
     kernel: Literal["jax", "wide"] = "jax"
-    """jax is the kernel of JAX. wide is ours, for heads of 128 on chips with matrix units of 256, which are v6e and
-    TPU7x. It needs fused_backward."""
+    """jax is the kernel of JAX. wide is ours, for heads of 128 on v6e and TPU7x; it needs fused_backward."""
     block_q: Block = 512  # Queries in a block, forward pass
     block_kv: Block = 1024
     """Keys that are in VMEM at one time, forward pass."""
@@ -186,7 +185,7 @@ class ComputeConfig:
     `interpret` runs them on any device, slowly."""
     reduce: Reduce = dataclasses.field(default="auto", metadata={LATER: True})
     """How gradients of the layers' matrices are summed over fsdp: as XLA does it, or by a ring of products that hides
-    the transfers, for TPUs without SparseCores (docs/TPU.md). The ring goes with meshes of data and fsdp alone."""
+    the transfers, for TPUs without SparseCores (docs/TPU.md). It needs a mesh of data and fsdp alone."""
     splash: SplashConfig = SplashConfig()
     """Block sizes of the splash kernel. Only attention splash reads them."""
 
