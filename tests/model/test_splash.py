@@ -144,7 +144,7 @@ def test_the_backward_pass_runs_the_wide_forward_kernel_again_only_if_its_output
     assert sum("splash_wide_dkv" in line.split("=")[0] for line in calls) == 1
 
 
-def test_the_wide_kernels_are_refused_without_the_fused_backward_pass_and_for_narrow_heads(inputs):
+def test_the_wide_kernels_are_refused_without_the_fused_backward_pass_for_narrow_heads_and_for_too_many_queries(inputs):
     with pytest.raises(
         ConfigError, match=r"kernel='wide' has one backward kernel; set compute\.splash\.fused_backward"
     ):
@@ -152,6 +152,11 @@ def test_the_wide_kernels_are_refused_without_the_fused_backward_pass_and_for_na
     q_BTNH, k_BTKH, v_BTKH, _, ids_BT = inputs
     with pytest.raises(ConfigError, match=r"kernel='wide' needs heads of a multiple of 128; choose 'jax'"):
         attention.attend(*(a[..., :64] for a in (q_BTNH, k_BTKH, v_BTKH)), ids_BT, compute=WIDE)
+    long = (jax.ShapeDtypeStruct((1, 2**16, heads, 128), "bfloat16") for heads in (2, 1, 1))
+    with pytest.raises(ConfigError, match=r"65536 queries .* which holds those of 32768; cut rows by mesh\.sequence"):
+        jax.eval_shape(
+            functools.partial(attention.attend, compute=WIDE), *long, jax.ShapeDtypeStruct((1, 2**16), "int32")
+        )
 
 
 @pytest.mark.parametrize("keys_outside", [False, True])

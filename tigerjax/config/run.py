@@ -35,7 +35,8 @@ class MeshConfig:
         check(self, "mesh.")
         if self.data_once and self.stage > 1:
             raise ConfigError(
-                f"mesh.data_once does not go with mesh.stage={self.stage}; set mesh.stage=1, or leave it out"
+                f"mesh.data_once=True does not go with the pipeline of mesh.stage={self.stage}; set mesh.stage=1, or"
+                " mesh.data_once=False"
             )
         if self.least_data is not None and self.least_data > self.data:
             raise ConfigError(

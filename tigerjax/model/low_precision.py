@@ -116,7 +116,12 @@ def largest(x: jax.Array, over: tuple[int, ...]) -> jax.Array:
 def by_scale(x: jax.Array, scales: jax.Array) -> jax.Array:
     """x / scales in float8, and 0 where a scale is 0."""
     inverse = jnp.where(scales == 0, 0, 1 / jnp.where(scales == 0, 1, scales))
-    return jnp.clip(x.astype(jnp.float32) * inverse, -MOST, MOST).astype(FLOAT8)
+    return _in_float8(x, inverse)
+
+
+def _in_float8(x: jax.Array, factor: jax.Array) -> jax.Array:
+    """x times the factor, with magnitudes of at most MOST."""
+    return jnp.clip(x.astype(jnp.float32) * factor, -MOST, MOST).astype(FLOAT8)
 
 
 def of_weight(x: jax.Array, values: jax.Array, by_token: jax.Array, n: int) -> tuple[jax.Array, jax.Array]:
@@ -127,8 +132,7 @@ def of_weight(x: jax.Array, values: jax.Array, by_token: jax.Array, n: int) -> t
     by_token = by_token.reshape(*x.shape[:-n], *[1] * n)
     scale = jnp.max(largest(x, over) * by_token) / MOST
     inverse = jnp.where(scale == 0, 0, by_token / jnp.where(scale == 0, 1, scale))
-    own = jnp.clip(x.astype(jnp.float32) * inverse, -MOST, MOST).astype(FLOAT8)
-    own = jax.lax.optimization_barrier(own)
+    own = jax.lax.optimization_barrier(_in_float8(x, inverse))
     return product(own, values, (tokens, tokens), x.dtype), scale
 
 

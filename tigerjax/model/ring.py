@@ -125,7 +125,7 @@ def _passed_round(mine: Callable[..., jax.Array], place: jax.Array, ring: int, s
 
 def over_shares(run: stack.StackRunner, axes_L: Any) -> stack.StackRunner:
     """`run`, with blocks that are given `(weights, shares)`: a layer's weights whole, and its device's shares of the
-    matrices. `axes_L` are the logical axes of the stacked weights. `run` itself where weights are not shared."""
+    matrices. `axes_L` are the logical axes of the stacked weights."""
 
     def call(block: stack.Block, w_L: Any, x: Any, *, remat: Remat) -> Any:
         def of_shares(w: Any, x: Any) -> Any:

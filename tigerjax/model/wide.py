@@ -36,7 +36,7 @@ LOG2_E = float(np.log2(np.e))
 APART = 2.0**40
 """Of the scores of two segments, for every bit in which their ids differ. A power of two, so exact in bfloat16."""
 LONG = 16_384
-"""Queries of a device whose gradient is kept for two heads at once: 32 MiB in bfloat16."""
+"""Queries with LANES features whose gradient is kept for two heads at once: 32 MiB for bfloat16."""
 MASKED, LEAST = -1e30, -1e38
 """Of a score that is not read, and of the largest score before there is one."""
 
@@ -48,10 +48,15 @@ def scaled(q: jax.Array) -> jax.Array:
 
 def attend(q_BNTH: jax.Array, k_BKSH: jax.Array, v_BKSH: jax.Array, ids: Any, tables: Any, **static: Any) -> jax.Array:
     """out_BNTH of queries that are `scaled`, on one device. `ids` are segment ids (of queries BT, of keys BS), `tables`
-    (steps forward, steps backward, place_T). `static` are c and window. ConfigError for heads that are no multiple of
-    128 features. Output and logsumexp carry the checkpoint_name ATTENTION_OUT."""
+    (steps forward, steps backward, place_T). `static` are c and window. Output and logsumexp carry the checkpoint_name
+    ATTENTION_OUT. ConfigError for heads that are no multiple of 128 features, and for too many queries on a device."""
     if q_BNTH.shape[3] % LANES:
         raise ConfigError(f"compute.splash.kernel='wide' needs heads of a multiple of {LANES}; choose 'jax'")
+    if (T := q_BNTH.shape[2]) > (most := 2 * LONG * LANES // q_BNTH.shape[3]):
+        raise ConfigError(
+            f"compute.splash.kernel='wide' keeps the gradients of a row's {T} queries in the vector memory of a core,"
+            f" which holds those of {most}; cut rows by mesh.sequence, or choose 'jax'"
+        )
     return _attend(static["c"], static["window"], q_BNTH, k_BKSH, v_BKSH, ids, tables)
 
 
@@ -94,10 +99,10 @@ def _flag(word: Any, flag: int) -> Any:
     return (word & flag) != 0
 
 
-def _together(G: int, T: int) -> int:
+def _together(G: int, T: int, H: int) -> int:
     """How many of the G query heads on a kv head a step of the grid takes. The gradient of the T queries of each is in
     vector memory, and rows that are too long for two take one."""
-    return 2 if G % 2 == 0 and T <= LONG else 1
+    return 2 if G % 2 == 0 and T * H <= LONG * LANES else 1
 
 
 def _of_queries(b: Any, n: Any, s: Any, steps: Any) -> Any:
@@ -131,7 +136,7 @@ def _forward(c: SplashConfig, window: int | None, q: Any, k: Any, v: Any, ids: A
     """(out_BNTH, lse_BN1T), the logsumexp in units of log 2."""
     (B, N, T, H), G = q.shape, q.shape[1] // k.shape[1]
     bq, bkv, tile = c.block_q, c.block_kv, c.block_kv_compute
-    heads = _together(G, T)
+    heads = _together(G, T, H)
     steps, _, place_T = tables
 
     def body(steps: Any, q_ref: Any, k_ref: Any, v_ref: Any, qi: Any, ki: Any, place: Any, *others: Any) -> None:
@@ -216,7 +221,7 @@ def _backward(c: SplashConfig, window: int | None, saved: Any, do: jax.Array) ->
     q, k, v, ids, tables, out, lse = saved
     (B, N, T, H), (_, K, S, _) = q.shape, k.shape
     G, bq, bkv, tile = N // K, c.block_q_dkv, c.block_kv_dkv, c.block_kv_dkv_compute
-    heads, (_, steps, place_T) = _together(G, T), tables
+    heads, (_, steps, place_T) = _together(G, T, H), tables
     di = (out.astype("float32") * do.astype("float32")).sum(axis=3)[:, :, None]
     of_query = jnp.concatenate([lse, di, jnp.broadcast_to(place_T.astype("float32"), di.shape)], axis=2)
 

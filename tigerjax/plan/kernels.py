@@ -127,8 +127,13 @@ def _least(call: KernelCall, chip: Chip, c: SplashConfig) -> float:
         "dkv": (c.block_q_dkv, c.block_kv_dkv),
     }[call.phase]
     products = PRODUCTS[call.phase] + (c.fused_backward and call.phase == "dkv")
+    return cycles_at_peak(products, math.prod(blocks), call.head_dim, chip)
+
+
+def cycles_at_peak(products: int, pairs: int, head_dim: int, chip: Chip) -> float:
+    """Cycles of one core for so many matrix products over so many pairs of a query and a key."""
     cores = 2 if chip.chip_config == "megacore" else 1
-    return 2 * products * math.prod(blocks) * call.head_dim / (chip.device_flops / cores / chip.clock_hz)
+    return 2 * products * pairs * head_dim / (chip.device_flops / cores / chip.clock_hz)
 
 
 def cycles(text: str) -> int:

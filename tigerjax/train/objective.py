@@ -301,8 +301,8 @@ def of(config: RunConfig, mesh: Mesh) -> Objective:
         raise ConfigError(f"no objective has settings of type {kind.__name__}; add it to OBJECTIVES")
     if copies_alone(config.mesh) > 1 and isinstance(config.objective, KtoConfig):
         raise ConfigError(
-            "KtoConfig with mesh.data_once: its estimate of the divergence is a mean over the answers of all copies;"
-            " leave mesh.data_once out"
+            "objective is KtoConfig, whose estimate of the divergence is a mean over the answers of all copies of the"
+            " model, and mesh.data_once=True lets each copy compute alone; set mesh.data_once=False"
         )
     return dataclasses.replace(OBJECTIVES[kind](config, mesh), copies=copies_alone(config.mesh))
 
