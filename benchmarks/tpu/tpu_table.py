@@ -70,6 +70,8 @@ class Row:
     """Devices that share every row, and so hold `rows` rows together."""
     seq_len: int = 4096
     slices: int = 1
+    data_once: bool = True
+    """Of several slices: gradients are added once a step."""
     """Each with a copy of the model, which adds its gradients to the others' once a step (`mesh.data_once`)."""
     stage: int = 1
     pipeline: PipelineConfig = dataclasses.field(default_factory=PipelineConfig)
@@ -185,6 +187,7 @@ ROWS = {
     "7b_v5p64": SLICES_7B,
     "7b_2slices": dataclasses.replace(SLICES_7B, slices=2),
     "7b_2slices_4x1row": dataclasses.replace(SLICES_7B, slices=2, micro_batches=4),
+    "7b_2slices_4x1row_auto": dataclasses.replace(SLICES_7B, slices=2, micro_batches=4, data_once=False),
     "70b_tpu7x64_8192_fp8": dataclasses.replace(ON_TPU7X, quantise="fp8", published=(4128, 0.804)),
     "70b_tpu7x64_8192_fp8_full": dataclasses.replace(ON_TPU7X, quantise="fp8_full", published=(4128, 0.804)),
 }
@@ -201,7 +204,7 @@ def config(row: Row, vocab: int, layers: int | None = None) -> RunConfig:
             splash=row.splash, quantise=row.quantise, reduce=row.reduce,
         ),
         mesh=MeshConfig(
-            data=row.slices, fsdp=row.fsdp, sequence=row.sequence, stage=row.stage, data_once=row.slices > 1
+            data=row.slices, fsdp=row.fsdp, sequence=row.sequence, stage=row.stage, data_once=row.data_once and row.slices > 1
         ),
         pipeline=row.pipeline,
         optim=presets.adamw(
