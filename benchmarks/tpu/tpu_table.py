@@ -204,7 +204,8 @@ def config(row: Row, vocab: int, layers: int | None = None) -> RunConfig:
             splash=row.splash, quantise=row.quantise, reduce=row.reduce,
         ),
         mesh=MeshConfig(
-            data=row.slices, fsdp=row.fsdp, sequence=row.sequence, stage=row.stage, data_once=row.data_once and row.slices > 1
+            data=row.slices, fsdp=row.fsdp, sequence=row.sequence, stage=row.stage,
+            data_once=row.data_once and row.slices > 1,
         ),
         pipeline=row.pipeline,
         optim=presets.adamw(
