@@ -26,6 +26,9 @@ from tigerjax.model import decoder, families
 from tigerjax.model.attention import fitting
 from tigerjax.model.layers import init
 from tigerjax.model.reward import RewardModel, from_language
+from tigerjax.train.optim import make_optimizer
+from tigerjax.train.state import init_state
+from tigerjax.train.step import jit_step
 
 CLOSED_FORM_TOLERANCE = 1e-6  # float32 sums of some ten terms of order 1
 PADDING_TOLERANCE = 1e-4  # float32: matmuls of other shapes add in another order
@@ -79,7 +82,7 @@ def test_rows_and_places_of_padding_change_neither_loss_nor_gradient():
     assert (np.asarray(jax.grad(loss)(spoiled)) == np.asarray(jax.grad(loss)(scores))).all()
 
 
-def test_a_batch_of_rows_that_are_cut_along_their_length_has_the_loss_and_gradient_of_one_device():
+def test_a_batch_whose_rows_are_cut_or_whose_copies_compute_alone_has_the_loss_and_gradient_of_one_device():
     """Four shares, and chats that end in each of them."""
     config, rng = world.run_config(steps=9, batch_rows=4, seq_len=64), np.random.default_rng(2)
     last_BC = np.array([[63, 5], [20, 33], [47, 15], [16, -1]], np.int32)
@@ -98,6 +101,16 @@ def test_a_batch_of_rows_that_are_cut_along_their_length_has_the_loss_and_gradie
     one, other = computed(MeshConfig()), computed(MeshConfig(fsdp=2, sequence=4))
     assert one[0] > 1.0 and abs(one[0] - other[0]) < PADDING_TOLERANCE
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=PADDING_TOLERANCE), *(t[1] for t in (one, other)))
+
+    def stepped(degrees):
+        objective = reward.reward_objective(dataclasses.replace(config, mesh=degrees), centering=0.1)
+        tx, mesh = make_optimizer(config.optim), run_mesh(dataclasses.replace(config, mesh=degrees))
+        step = in_mesh(mesh, jit_step(objective, tx, config.optim, mesh))
+        return jax.device_get(step(init_state(objective, tx, mesh, seed=4), batch)[1])
+
+    metrics, wanted = stepped(MeshConfig(data=2, fsdp=2, sequence=2, data_once=True)), stepped(MeshConfig())
+    for name in wanted:
+        np.testing.assert_allclose(metrics[name], wanted[name], rtol=PADDING_TOLERANCE, err_msg=name)
 
 
 @pytest.mark.parametrize(("attention", "sequence", "multiple"), [("reference", 4, 64), ("splash", 2, 1024)])

@@ -7,10 +7,12 @@ import re
 import jax
 import numpy as np
 import pytest
+from test_policy_loss import GIVEN
+from test_policy_loss import batch as answers
 from test_preference_step import batch as pairs
 from tiny_run import tiny_batch, tiny_config
 
-from tigerjax.config import DpoConfig, KtoConfig, MeshConfig, OrpoConfig
+from tigerjax.config import DpoConfig, GrpoConfig, KtoConfig, MeshConfig, OrpoConfig, PpoConfig
 from tigerjax.errors import ConfigError
 from tigerjax.mesh import in_mesh, make_mesh
 from tigerjax.plan.collectives import axis_name, groups_of
@@ -21,6 +23,11 @@ from tigerjax.train.step import jit_step
 
 TWO_COPIES = MeshConfig(data=2, fsdp=2, data_once=True)
 ONE_DEVICE = MeshConfig()
+
+
+def mesh_of(config):
+    degrees = config.data * config.fsdp * config.sequence * config.tensor
+    return make_mesh(config, jax.devices()[:degrees])
 
 
 def uneven_batch():
@@ -37,7 +44,7 @@ def parts(mesh_config, accumulate, clip_norm=None):
     config = tiny_config(accumulate=accumulate)
     optim = dataclasses.replace(config.optim, clip_norm=clip_norm)
     config = dataclasses.replace(config, mesh=mesh_config, optim=optim)
-    mesh = make_mesh(mesh_config, jax.devices()[: mesh_config.data * mesh_config.fsdp])
+    mesh = mesh_of(mesh_config)
     objective, tx = objectives.of(config, mesh), make_optimizer(optim)
     return mesh, jit_step(objective, tx, optim, mesh), functools.partial(init_state, objective, tx, mesh, seed=3)
 
@@ -57,6 +64,14 @@ def test_a_step_is_that_of_one_device(accumulate, clip_norm):
         np.testing.assert_allclose(metrics[name], wanted[name], rtol=1e-5, err_msg=name)
     # Adam divides by the root of the second moment: a gradient near 0 turns a last-bit difference into a visible one.
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), weights, wanted_weights)
+
+
+@pytest.mark.parametrize("within", [{"sequence": 2}, {"tensor": 2}, {"fsdp": 2, "sequence": 2}])
+def test_within_a_copy_rows_and_matrices_may_be_cut(within):
+    _, metrics = one_step(MeshConfig(data=2, data_once=True, **within), 1)
+    _, wanted = one_step(ONE_DEVICE, 1)
+    for name in ("loss_nats", "grad_norm", "loss_weight", "accuracy"):
+        np.testing.assert_allclose(metrics[name], wanted[name], rtol=1e-5, err_msg=name)
 
 
 def test_nothing_crosses_data_inside_a_loop():
@@ -91,14 +106,21 @@ def test_with_one_copy_the_program_is_the_same():
     assert program(MeshConfig(fsdp=2, data_once=True)) == program(MeshConfig(fsdp=2))
 
 
-@pytest.mark.parametrize("settings", [DpoConfig(preferences=("p",)), OrpoConfig(preferences=("p",))])
-def test_losses_over_preferences_are_those_of_one_device(settings):
+@pytest.mark.parametrize(("settings", "accumulate"), [
+    (DpoConfig(preferences=("p",)), 2),
+    (OrpoConfig(preferences=("p",)), 2),
+    *((GrpoConfig(**GIVEN, mean=mean), 1) for mean in ("answer", "token", "longest")),
+    (PpoConfig(**GIVEN), 1),
+])  # fmt: skip
+def test_losses_over_preferences_and_over_answers_are_those_of_one_device(settings, accumulate):
+    batch = pairs() if isinstance(settings, DpoConfig | OrpoConfig) else answers(settings, reference=bool(settings.kl))
+
     def one(mesh_config):
-        config = dataclasses.replace(tiny_config(accumulate=2), mesh=mesh_config, objective=settings)
-        mesh = make_mesh(mesh_config, jax.devices()[: mesh_config.data * mesh_config.fsdp])
+        config = dataclasses.replace(tiny_config(accumulate=accumulate), mesh=mesh_config, objective=settings)
+        mesh = mesh_of(mesh_config)
         objective, tx = objectives.of(config, mesh), make_optimizer(config.optim)
         step = in_mesh(mesh, jit_step(objective, tx, config.optim, mesh))
-        return jax.device_get(step(init_state(objective, tx, mesh, seed=3), pairs())[1])
+        return jax.device_get(step(init_state(objective, tx, mesh, seed=3), batch)[1])
 
     metrics, wanted = one(TWO_COPIES), one(ONE_DEVICE)
     for name in wanted:
@@ -107,10 +129,12 @@ def test_losses_over_preferences_are_those_of_one_device(settings):
 
 @pytest.mark.parametrize("made", [
     lambda: MeshConfig(stage=2, data_once=True),
+    lambda: MeshConfig(data=2, fsdp=2, tensor=2, data_once=True),
+    lambda: MeshConfig(data=2, sequence=2, tensor=2, data_once=True),
     lambda: objectives.of(
         dataclasses.replace(tiny_config(), mesh=TWO_COPIES, objective=KtoConfig(preferences=("p",))), None
     ),
 ])  # fmt: skip
-def test_a_pipeline_is_refused_and_so_is_a_mean_over_all_answers(made):
+def test_meshes_without_a_program_are_refused_and_so_is_a_mean_over_all_answers(made):
     with pytest.raises(ConfigError, match=r"mesh\.data_once"):
         made()

@@ -38,6 +38,11 @@ class MeshConfig:
                 f"mesh.data_once=True does not go with the pipeline of mesh.stage={self.stage}; set mesh.stage=1, or"
                 " mesh.data_once=False"
             )
+        if self.data_once and self.tensor > 1 and self.fsdp * self.sequence > 1:
+            raise ConfigError(
+                f"mesh.data_once=True does not go with mesh.tensor={self.tensor} beside mesh.fsdp={self.fsdp} and"
+                f" mesh.sequence={self.sequence}: XLA cannot compile it; set mesh.tensor=1, or mesh.data_once=False"
+            )
         if self.least_data is not None and self.least_data > self.data:
             raise ConfigError(
                 f"mesh.least_data={self.least_data} is more than mesh.data={self.data}, the copies that there are;"
