@@ -6,9 +6,9 @@ Hardware 64 v5e chips (v5e:8x8)
 Result   not yet run
 Command  tigerjax train configs/tiger_70b_lora.py
 
-Plan     13.1 of 16.9 GB per chip; a step of 262,144 tokens in 31.74 s
-         (static 11.06, attention 0.88, not hidden 19.79 of 19.79 s of traffic);
-         MFU at most 19.2%, at most 129 tokens/s/chip
+Plan     13.1 of 16.9 GB per chip; a step of 262,144 tokens in 11.80 s
+         (static 10.40, attention 0.89, not hidden 0.51 of 3.23 s of traffic);
+         MFU at most 51.7%, at most 347 tokens/s/chip
          tigerjax plan configs/tiger_70b_lora.py --topology v5e:8x8
 
 Sizes and vocabulary are those of TigerBot's published configs. Everything else is our choice: rank, scale, learning
