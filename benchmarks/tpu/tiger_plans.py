@@ -40,14 +40,22 @@ WORDS = {
     "tiger_7b_reward": ["--topology", "v5p:4x4x4", *ANSWERS],
     "tiger_13b_reward": ["--topology", "v5p:4x4x4", *ANSWERS],
     "tiger_70b_reward": ["--topology", "v5p:4x4x4", *ANSWERS],
+    "tiger_70b_pretrain_tpu7x": ["--topology", "tpu7x:4x4x4", *HOLISTIC],
+    "tiger_70b_pretrain_tpu7x:8x8x8": [
+        *["--topology", "tpu7x:8x8x8", "--mesh.fsdp", "1024", "--optim.gradient-accumulation-steps", "1", *HOLISTIC],
+    ],
+    "tiger_70b_long_tpu7x": ["--topology", "tpu7x:4x4x4", *LONG],
+    "tiger_70b_sft_tpu7x": ["--topology", "tpu7x:4x4x4"],
+    "tiger_70b_reward_tpu7x": ["--topology", "tpu7x:4x4x2", *ANSWERS],
 }
+"""By config, and by `CONFIG:SLICE` where it is planned for another slice than that of its docstring too."""
 MARK = "tiger_plans"
 BLOCK = re.compile(r"^Plan     .*?\n\n", re.DOTALL | re.MULTILINE)
 
 
 def block(name: str, shown: dict[str, Any]) -> str:
     """A plan as the lines of a docstring."""
-    command = f"tigerjax plan configs/{name}.py {' '.join(WORDS[name])}"
+    command = f"tigerjax plan configs/{name.partition(':')[0]}.py {' '.join(WORDS[name])}"
     if not shown["fits"]:
         return f"Plan     does not fit: {shown['peak_gb']:.1f} of {shown['hbm_gb']:.1f} GB\n         {command}\n\n"
     text = (
@@ -78,7 +86,7 @@ HEAD = (
 def cells(name: str, shown: dict[str, Any]) -> list[str]:
     """A plan as a row of docs/TPU.md."""
     mesh = " x ".join(f"{axis} {size}" for axis, size in shown["mesh"].items() if size > 1)
-    first = [name, shown["topology"], mesh, f"{shown['peak_gb']:.1f}"]
+    first = [name.partition(":")[0], shown["topology"], mesh, f"{shown['peak_gb']:.1f}"]
     if not shown["fits"]:
         return [*first, "does not fit", "", "", "", ""]
     times = [f"{shown[key]:.2f}" for key in ("static_step_s", "attention_s", "comm_s", "exposed_comm_s", "step_s")]
@@ -87,10 +95,11 @@ def cells(name: str, shown: dict[str, Any]) -> list[str]:
 
 
 def standing() -> dict[str, list[str]]:
-    """The rows of docs/TPU.md by config."""
+    """The rows of docs/TPU.md by name."""
     table = DOC.read_text(encoding="utf-8").partition(f"<!-- {MARK} -->")[2].partition(f"<!-- /{MARK} -->")[0]
     lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines() if line]
-    return {row[0]: row for row in lines if row[0] in WORDS}
+    slices = {(name.partition(":")[0], words[1]): name for name, words in WORDS.items()}
+    return {slices[row[0], row[1]]: row for row in lines if tuple(row[:2]) in slices}
 
 
 def main() -> None:
@@ -105,7 +114,8 @@ def main() -> None:
     a.out.mkdir(parents=True, exist_ok=True)
     rows = standing()
     for name in a.only:
-        path, config = (a.out / f"{name}.json").resolve(), ROOT / f"configs/{name}.py"
+        path = (a.out / f"{name.replace(':', '_')}.json").resolve()
+        config = ROOT / f"configs/{name.partition(':')[0]}.py"
         if not a.write and (a.again or not path.is_file()):
             command = [
                 sys.executable,
@@ -126,7 +136,7 @@ def main() -> None:
         shown = json.loads(path.read_text(encoding="utf-8"))
         text, rows[name] = block(name, shown), cells(name, shown)
         print(f"{name}\n{text}", end="", flush=True)
-        if a.write:
+        if a.write and ":" not in name:
             before, after = BLOCK.split(config.read_text(encoding="utf-8"), maxsplit=1)
             config.write_text(before + text + after, encoding="utf-8")
     if a.write:

@@ -37,7 +37,7 @@ from tigerjax.config import (
     SplashConfig,
 )
 from tigerjax.model.llama import presets
-from tigerjax.model.llama.presets import square
+from tigerjax.model.llama.presets import square, wide
 
 DOC = Path(__file__).resolve().parents[2] / "docs" / "TPU.md"
 MODELS = {
@@ -78,7 +78,6 @@ class Row:
 
 
 ON_V5P = Row(model="70b", topology="v5p:4x4x4", fsdp=64, rows=2, remat="save_qkv", peak_gb=58.0, static_s=11.20)
-WIDE = dataclasses.replace(square(1024, fused=True, multiplied=512), kernel="wide", block_kv_dkv_compute=256)
 ON_TPU7X = Row(
     model="70b",
     topology="tpu7x:4x4x4",
@@ -86,7 +85,7 @@ ON_TPU7X = Row(
     rows=2,
     seq_len=8192,
     remat="save_qkv",
-    splash=WIDE,
+    splash=wide(),
     published=(2687, 0.523),
 )
 LONG_ON_V5P = Row(
@@ -107,7 +106,7 @@ LONG_ON_TPU7X = dataclasses.replace(
     sequence=8,
     rows=4,
     seq_len=32_768,
-    splash=dataclasses.replace(WIDE, block_q=2048),
+    splash=wide(block_q=2048),
     published=None,
 )
 SLICES_7B = Row(model="7b", topology="v5p:4x4x4", fsdp=64, rows=4, remat="save_up")
@@ -180,8 +179,8 @@ ROWS = {
     "70b_v5p512_128k": dataclasses.replace(
         LONG_ON_V5P, seq_len=131_072, rows=1, micro_batches=1, remat="save_attention"
     ),
-    "70b_tpu7x512_4k": dataclasses.replace(LONG_ON_TPU7X, fsdp=1024, sequence=1, seq_len=4096, splash=WIDE),
-    "70b_tpu7x512_8k": dataclasses.replace(LONG_ON_TPU7X, fsdp=1024, sequence=1, seq_len=8192, rows=2, splash=WIDE),
+    "70b_tpu7x512_4k": dataclasses.replace(LONG_ON_TPU7X, fsdp=1024, sequence=1, seq_len=4096, splash=wide()),
+    "70b_tpu7x512_8k": dataclasses.replace(LONG_ON_TPU7X, fsdp=1024, sequence=1, seq_len=8192, rows=2, splash=wide()),
     "70b_tpu7x512_32k": dataclasses.replace(LONG_ON_TPU7X, fsdp=512, sequence=2, rows=1),
     "70b_tpu7x512_32k_8shares": LONG_ON_TPU7X,
     "70b_tpu7x512_128k": dataclasses.replace(LONG_ON_TPU7X, seq_len=131_072, rows=1),

@@ -201,3 +201,10 @@ def square(block: int, *, fused: bool, multiplied: int | None = None) -> SplashC
     names = [name for name in SplashConfig().blocks() if not fused or not name.endswith("_dq")]
     sizes: dict[str, Any] = {name: multiplied or block if name.endswith("_compute") else block for name in names}
     return SplashConfig(**sizes, fused_backward=fused)
+
+
+def wide(*, block_q: int = 1024) -> SplashConfig:
+    """Blocks for the kernels of `tigerjax/model/wide.py`, on chips whose matrix units are 256 wide (v6e, tpu7x).
+    `block_q` is that of the forward pass."""
+    blocks = square(1024, fused=True, multiplied=512)
+    return dataclasses.replace(blocks, kernel="wide", block_q=block_q, block_kv_dkv_compute=256)
