@@ -43,6 +43,8 @@ def over_copies(
         batch_M = micro_batches(batch, accumulate)
         first_M, last = jax.tree.map(lambda a: a[:-1], batch_M), jax.tree.map(lambda a: a[-1], batch_M)
         *sums, before = _accumulated(objective, weights, first_M, frozen) if accumulate > 1 else [None]
+        # The last one begins when the others are done. Else both hold their activations at one time.
+        before, last = jax.lax.optimization_barrier((before, last))
         *of_last, gradient = _of_micro(
             objective, weights, last, frozen, trained=lambda weights: copies.added(weights, before, specs)
         )
