@@ -188,6 +188,8 @@ ROWS = {
     "7b_2slices": dataclasses.replace(SLICES_7B, slices=2),
     "7b_2slices_4x1row": dataclasses.replace(SLICES_7B, slices=2, micro_batches=4),
     "7b_2slices_4x1row_auto": dataclasses.replace(SLICES_7B, slices=2, micro_batches=4, data_once=False),
+    "7b_2slices_16x1row": dataclasses.replace(SLICES_7B, slices=2, rows=16, micro_batches=16),
+    "7b_2slices_16x1row_auto": dataclasses.replace(SLICES_7B, slices=2, rows=16, micro_batches=16, data_once=False),
     "70b_tpu7x64_8192_fp8": dataclasses.replace(ON_TPU7X, quantise="fp8", published=(4128, 0.804)),
     "70b_tpu7x64_8192_fp8_full": dataclasses.replace(ON_TPU7X, quantise="fp8_full", published=(4128, 0.804)),
 }

@@ -16,9 +16,7 @@ from tigerjax.mesh import added_to_others
 from tigerjax.model.weights import get, leaves, nested
 
 
-@functools.partial(
-    jax.tree_util.register_dataclass, data_fields=["weight", "rounded", "before"], meta_fields=["spec"]
-)
+@functools.partial(jax.tree_util.register_dataclass, data_fields=["weight", "rounded", "before"], meta_fields=["spec"])
 @dataclasses.dataclass(frozen=True)
 class Layered:
     """A stack of weights, or one layer of it."""
