@@ -70,9 +70,9 @@ class Row:
     """Devices that share every row, and so hold `rows` rows together."""
     seq_len: int = 4096
     slices: int = 1
+    """Each with a copy of the model."""
     data_once: bool = True
-    """Of several slices: gradients are added once a step."""
-    """Each with a copy of the model, which adds its gradients to the others' once a step (`mesh.data_once`)."""
+    """Of several slices: gradients are added once a step (`mesh.data_once`)."""
     stage: int = 1
     pipeline: PipelineConfig = dataclasses.field(default_factory=PipelineConfig)
 

@@ -1,8 +1,8 @@
 """Trained weights whose gradients are added over the copies of the model as soon as the backward pass has them.
 
-A weight outside of the layers is one array, and so is its sum. The layers run in a loop: each of their weights goes into
-it as a `Layered`, and becomes an array in the layer. So a layer's gradients travel while the layers before it are
-computed.
+A weight outside of the layers is one array, and so is its sum. The layers run in a loop: each of their weights goes
+into it as a `Layered`, and becomes an array in the layer. So a layer's gradients travel while the layer before it is
+computed. docs/TPU.md has the figures.
 """
 
 import dataclasses
