@@ -143,19 +143,13 @@ def on_each(function: Callable[..., Any], in_specs: Any, out_specs: Any) -> Call
     return jax.shard_map(function, axis_names=free, in_specs=in_specs, out_specs=out_specs, check_vma=False)
 
 
-def added_over_copies(function: Callable[..., tuple[Any, Any]], specs: Any) -> Callable[..., tuple[Any, Any]]:
-    """`function` of (weights, frozen weights, batch) -> (sums, gradient), run by each copy of the model on its own
-    rows; then both results are added over the copies, one sum for every array.
+def copies_alone(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`function` of (weights, frozen weights, batch), run by each copy of the model on its own rows. Nothing crosses
+    'data' but what it gives to `added_to_others`, and its results must be such sums."""
 
-    Until then nothing crosses 'data'. `specs` are the PartitionSpecs of the gradient, so that each device adds its own
-    share. All sums keep the dtype that they have, float32 for gradients of float32 weights.
-    """
-
-    def alone(weights: Any, frozen: Any, batch: Any) -> tuple[Any, Any]:
+    def alone(weights: Any, frozen: Any, batch: Any) -> Any:
         with nn.logical_axis_rules(logical_rules()):  # without 'data', which is manual here
-            sums, gradient = function(weights, frozen, batch)
-        gradient = jax.tree.map(jax.lax.with_sharding_constraint, gradient, specs)
-        return jax.tree.map(lambda a: jax.lax.psum(a, COPIES), (sums, gradient))
+            return function(weights, frozen, batch)
 
     whole = PartitionSpec()
     in_specs = whole, whole, PartitionSpec(COPIES)
@@ -163,8 +157,17 @@ def added_over_copies(function: Callable[..., tuple[Any, Any]], specs: Any) -> C
     return jax.shard_map(alone, axis_names={COPIES}, in_specs=in_specs, out_specs=whole, check_vma=False)
 
 
+def added_to_others(array: jax.Array, spec: PartitionSpec | None = None) -> jax.Array:
+    """Inside `copies_alone`: the sum of the array over all copies, in its own dtype.
+
+    With its `spec` each device adds its own share."""
+    if spec is not None:
+        array = jax.lax.with_sharding_constraint(array, spec)
+    return jax.lax.psum(array, COPIES)
+
+
 def manual_row_ways() -> int:
-    """Over how many devices the rows have been split already where this is traced: 1 outside `added_over_copies`."""
+    """Over how many devices the rows have been split already where this is traced: 1 outside `copies_alone`."""
     mesh = jax.sharding.get_abstract_mesh()
     kinds = zip(mesh.axis_names, mesh.axis_types, strict=True)
     return math.prod(mesh.shape[a] for a, kind in kinds if kind == AxisType.Manual and a in RULES["batch"])

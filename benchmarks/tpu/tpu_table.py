@@ -70,9 +70,9 @@ class Row:
     """Devices that share every row, and so hold `rows` rows together."""
     seq_len: int = 4096
     slices: int = 1
+    """Each with a copy of the model."""
     data_once: bool = True
-    """Of several slices: gradients are added once a step."""
-    """Each with a copy of the model, which adds its gradients to the others' once a step (`mesh.data_once`)."""
+    """Of several slices: gradients are added once a step (`mesh.data_once`)."""
     stage: int = 1
     pipeline: PipelineConfig = dataclasses.field(default_factory=PipelineConfig)
 
@@ -188,6 +188,8 @@ ROWS = {
     "7b_2slices": dataclasses.replace(SLICES_7B, slices=2),
     "7b_2slices_4x1row": dataclasses.replace(SLICES_7B, slices=2, micro_batches=4),
     "7b_2slices_4x1row_auto": dataclasses.replace(SLICES_7B, slices=2, micro_batches=4, data_once=False),
+    "7b_2slices_16x1row": dataclasses.replace(SLICES_7B, slices=2, rows=16, micro_batches=16),
+    "7b_2slices_16x1row_auto": dataclasses.replace(SLICES_7B, slices=2, rows=16, micro_batches=16, data_once=False),
     "70b_tpu7x64_8192_fp8": dataclasses.replace(ON_TPU7X, quantise="fp8", published=(4128, 0.804)),
     "70b_tpu7x64_8192_fp8_full": dataclasses.replace(ON_TPU7X, quantise="fp8_full", published=(4128, 0.804)),
 }

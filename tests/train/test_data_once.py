@@ -2,24 +2,35 @@
 
 import dataclasses
 import functools
+import math
 import re
 
 import jax
 import numpy as np
 import pytest
+from jax.extend.core import jaxprs_in_params
 from test_policy_loss import GIVEN
 from test_policy_loss import batch as answers
 from test_preference_step import batch as pairs
 from tiny_run import tiny_batch, tiny_config
 
-from tigerjax.config import DpoConfig, GrpoConfig, KtoConfig, MeshConfig, OrpoConfig, PpoConfig
+from tigerjax.config import (
+    DpoConfig,
+    GrpoConfig,
+    KtoConfig,
+    LoraConfig,
+    MeshConfig,
+    OrpoConfig,
+    PpoConfig,
+    WeightsConfig,
+)
 from tigerjax.errors import ConfigError
 from tigerjax.mesh import in_mesh, make_mesh
 from tigerjax.plan.collectives import axis_name, groups_of
 from tigerjax.train import objective as objectives
 from tigerjax.train.optim import make_optimizer
 from tigerjax.train.state import init_state
-from tigerjax.train.step import jit_step
+from tigerjax.train.step import jit_step, loss_and_gradient, over_copies
 
 TWO_COPIES = MeshConfig(data=2, fsdp=2, data_once=True)
 ONE_DEVICE = MeshConfig()
@@ -74,28 +85,87 @@ def test_within_a_copy_rows_and_matrices_may_be_cut(within):
         np.testing.assert_allclose(metrics[name], wanted[name], rtol=1e-5, err_msg=name)
 
 
-def test_nothing_crosses_data_inside_a_loop():
-    """One sum a step, whatever the number of micro-batches, and of that nothing in the loops."""
+@pytest.mark.parametrize("accumulate", [1, 4])
+def test_gradients_cross_once_a_step_and_those_of_a_layer_where_it_is_computed(accumulate):
+    """In float32, whatever the number of micro-batches; in no loop but that over the layers."""
+    mesh, step, first = parts(MeshConfig(data=2, data_once=True), accumulate)
+    state = first()
+    sums = list(added(in_mesh(mesh, jax.make_jaxpr(step))(state, uneven_batch()).jaxpr))
+    layers = tiny_config().model.num_layers
+    assert {loops for loops, _ in sums} == {(), (layers,)}
+    assert all(array.dtype == np.float32 for _, array in sums)
+    for of_layers, loops in ((True, (layers,)), (False, ())):
+        weights = [
+            w for name, tree in state.weights.items() if (name == "layers") == of_layers for w in jax.tree.leaves(tree)
+        ]
+        numbers = sum(math.prod(loops) * array.size for inside, array in sums if inside == loops)
+        assert 0 <= numbers - sum(w.size for w in weights) < 5  # beside them a few scalars, such as the loss
+
+
+def added(jaxpr, loops=()):
+    """(lengths of the loops around it, outermost first; array) of each sum over the copies."""
+    for eqn in jaxpr.eqns:
+        if eqn.primitive.name.startswith("psum") and "data" in eqn.params["axes"]:
+            yield from ((loops, var.aval) for var in eqn.invars)
+        inside = (*loops, eqn.params["length"]) if eqn.primitive.name == "scan" else loops
+        for inner in jaxprs_in_params(eqn.params):
+            yield from added(inner, inside)
+
+
+def test_the_compiler_lets_nothing_else_cross_with_more_micro_batches():
     counts = {}
     for accumulate in (1, 2):
         mesh, step, first = parts(TWO_COPIES, accumulate)
         text = in_mesh(mesh, step.lower)(first(), uneven_batch()).compile().as_text()
-        counts[accumulate] = 0
-        for inside, line in by_computation(text):
-            if re.search(r" (all-reduce|all-gather|reduce-scatter|all-to-all)(-start)?\(", line):
-                if "data" in axis_name(groups_of(line, mesh.size), mesh):
-                    assert inside == "ENTRY", line
-                    counts[accumulate] += 1
+        crossing = [
+            line
+            for line in text.splitlines()
+            if re.search(r" (all-reduce|all-gather|reduce-scatter|all-to-all)(-start)?\(", line)
+            and "data" in axis_name(groups_of(line, mesh.size), mesh)
+        ]
+        assert all(" all-reduce" in line for line in crossing), crossing
+        counts[accumulate] = len(crossing)
     assert 0 < counts[1] == counts[2], counts
 
 
-def by_computation(text):
-    """(ENTRY or the name of a computation, line) of a program."""
-    inside = ""
-    for line in text.splitlines():
-        if line and not line.startswith((" ", "}")):
-            inside = line.split()[0]
-        yield inside, line
+@pytest.mark.parametrize(("differs", "tolerance"), [
+    (dict(compute=dict(remat="save_residual")), 1e-5),
+    (dict(compute=dict(dtype="bfloat16", remat="full")), 0.02),
+    (dict(compute=dict(quantise="int8")), 0.02),
+    (dict(compute=dict(reduce="ring", remat="full")), 1e-5),
+    (dict(model=dict(tied=True)), 1e-5),
+    (dict(lora=LoraConfig(rank=3)), 1e-5),
+    (dict(weights=WeightsConfig(trained=("embed[36:]", "layers/mlp/*")), compute=dict(quantise="fp8")), 0.02),
+    (dict(weights=WeightsConfig(frozen=("layers/*",))), 1e-5),
+], ids=str)  # fmt: skip
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_gradients_are_those_of_one_device(differs, tolerance, accumulate):
+    def gradient(mesh_config):
+        config = dataclasses.replace(tiny_config(model=differs.get("model")), mesh=mesh_config)
+        config = dataclasses.replace(
+            config,
+            compute=dataclasses.replace(config.compute, **differs.get("compute", {})),
+            **{field: differs[field] for field in ("lora", "weights") if field in differs},
+        )
+        mesh = mesh_of(mesh_config)
+        objective, tx = objectives.of(config, mesh), make_optimizer(config.optim)
+        state = init_state(objective, tx, mesh, seed=3)
+        of_step = loss_and_gradient
+        if objective.copies > 1:
+            specs = jax.tree.map(lambda w: w.sharding.spec, state.weights)
+            of_step = functools.partial(over_copies, specs=specs)
+        of_step = functools.partial(of_step, objective, accumulate=accumulate)
+        found = in_mesh(mesh, jax.jit(lambda w, frozen, batch: of_step(w, batch, frozen=frozen)))
+        return jax.device_get(found(state.weights, state.frozen, uneven_batch()))
+
+    (*sums, ours), (*wanted_sums, wanted) = gradient(TWO_COPIES), gradient(ONE_DEVICE)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=tolerance), sums, wanted_sums)
+
+    def close(own, other):
+        assert own.dtype == other.dtype == np.float32
+        np.testing.assert_allclose(own, other, atol=tolerance * np.abs(other).max())
+
+    jax.tree.map(close, ours, wanted)
 
 
 def test_with_one_copy_the_program_is_the_same():

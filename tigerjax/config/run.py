@@ -25,8 +25,8 @@ class MeshConfig:
     sequence: Count = 1  # Shares of each row along T, for long rows; the weights along D are split by it too
     tensor: Count = 1  # Shards of the heads, of the mlp and of the vocabulary
     data_once: bool = dataclasses.field(default=False, metadata={LATER: True})
-    """Each copy computes all its micro-batches alone, and gradients are added once a step. Otherwise the compiler adds
-    them where it pleases. Not with mesh.stage > 1"""
+    """Each copy computes its micro-batches alone, and gradients are added once a step, behind the last backward pass.
+    Otherwise the compiler adds them where it pleases. Not with mesh.stage > 1"""
     least_data: Count | None = dataclasses.field(default=None, metadata={LATER: True})
     """Training starts with fewer copies than `data`, as when a slice is lost, if at least so many are there: each
     computes more micro-batches, and the global batch stays. None: it needs all"""

@@ -19,7 +19,7 @@ from jax.ad_checkpoint import checkpoint_name
 
 from tigerjax.config import ComputeConfig, LoraConfig, ModelConfig
 from tigerjax.mesh import embed_ways
-from tigerjax.model import attention, low_precision, products, ring, stack
+from tigerjax.model import attention, copies, low_precision, products, ring, stack
 from tigerjax.model import rope as rotary
 from tigerjax.model.adapters import add_product
 from tigerjax.model.layers import (
@@ -138,11 +138,12 @@ def trunk(
     # Cast once, before the layers run. Then the weights that devices gather and the gradients that they reduce are of
     # the compute dtype, and move half the bytes. A layer would round each weight to it anyway. Whole numbers are read
     # in the layer, so that no stack of them exists in the compute dtype.
-    rounded_L = low_precision.of_layers(w_L, compute.quantise)
-    w_L = jax.tree.map(lambda w: w if is_quantised(w) else w.astype(compute.dtype), w_L, is_leaf=is_quantised)
+    rounded_L = low_precision.of_layers(copies.plain(w_L), compute.quantise)
+    w_L = jax.tree.map(lambda w: w if is_quantised(w) else w.astype(compute.dtype), w_L, is_leaf=_is_read_in_layer)
 
     shared = compute.reduce == "ring" and embed_ways() > 1
     if shared:
+        w_L = copies.read_layer(w_L)
         run = ring.over_shares(run, _axes(block, config.num_layers))
     attend_all = functools.partial(attention.attend, compute=compute, window=config.extras.window)
 
@@ -152,7 +153,7 @@ def trunk(
 
         weights, found = w
         collection = ring.COLLECTION if shared else low_precision.COLLECTION
-        given = {"params": read_all(weights, compute.dtype), collection: found}
+        given = {"params": copies.read_layer(read_all(weights, compute.dtype)), collection: found}
         x_BTD, _ = block.apply(given, act.x_BTD, act.positions_BT, attend)
         return act._replace(x_BTD=x_BTD)
 
@@ -160,10 +161,15 @@ def trunk(
     return whole_rows(RMSNorm(config.norm_eps, name="final_norm")(act.x_BTD)), embed_VD
 
 
+def _is_read_in_layer(leaf: Any) -> bool:
+    """Whether a weight becomes an array in the layer only."""
+    return is_quantised(leaf) or copies.is_layered(leaf)
+
+
 def _layers(module: nn.Module, block: nn.Module, num_layers: int) -> Any:
     """The stacked weights of the layers, declared on `module`."""
     given: Any = module.get_variable("params", "layers")
-    if given is not None and any(is_quantised(w) for w in jax.tree.leaves(given, is_leaf=is_quantised)):
+    if given is not None and any(map(_is_read_in_layer, jax.tree.leaves(given, is_leaf=_is_read_in_layer))):
         return given  # linen would compare its leaves with those that it would make
     return module.param("layers", init_stacked, block, num_layers)
 

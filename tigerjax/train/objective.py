@@ -72,7 +72,8 @@ class Objective:
     order: LayerOrder | None = None
     """Set when `init` and `loss` have the layers in stage order (an interleaved pipeline); None: layer order."""
     copies: int = 1
-    """Of the model, which compute alone until the end of a step (`mesh.data_once`); 1: the compiler splits the work."""
+    """Of the model, which add their gradients once a step (`mesh.data_once`); 1: the compiler splits the work. Then the
+    loss may run the layers once only, as `model.copies.added` asks."""
     trained: Selection | None = None
     """Which weights are trained; None: all. `init`, `loss` and `by_row` have all weights in any case."""
 

@@ -10,7 +10,8 @@ import optax
 from jax.sharding import Mesh
 
 from tigerjax.config import OptimConfig
-from tigerjax.mesh import added_over_copies, in_mesh
+from tigerjax.mesh import added_to_others, copies_alone, in_mesh
+from tigerjax.model import copies
 from tigerjax.train.objective import Objective
 from tigerjax.train.optim import averaged
 from tigerjax.train.schedule import learning_rate
@@ -25,40 +26,57 @@ def loss_and_gradient(
     """(sum, weight, metric sums, gradient of the sum), added over `accumulate` micro-batches in float32.
 
     The gradient is that by `weights`, the trained ones; nothing is derived by the `frozen` ones."""
-
-    def summed(weights: Any, batch: Any) -> tuple[jax.Array, Any]:
-        total, weight, aux = objective.loss(objective.whole(weights, frozen), batch)
-        return total, (weight, aux)
-
-    def one(weights: Any, batch: Any) -> tuple[Any, ...]:
-        (total, (weight, aux)), gradient = jax.value_and_grad(summed, has_aux=True)(weights, batch)
-        return total, weight, aux, gradient
-
     if accumulate == 1:
-        return one(weights, batch)
-    batch_M = micro_batches(batch, accumulate)
-    micro = jax.tree.map(lambda a: a[0], batch_M)
-    zeros = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), jax.eval_shape(one, weights, micro))
-
-    def add(sums: Any, micro: Any) -> tuple[Any, None]:
-        return jax.tree.map(jnp.add, sums, one(weights, micro)), None
-
-    return jax.lax.scan(add, zeros, batch_M)[0]
+        return _of_micro(objective, weights, batch, frozen)
+    return _accumulated(objective, weights, micro_batches(batch, accumulate), frozen)
 
 
 def over_copies(
     objective: Objective, weights: Any, batch: Any, *, accumulate: int, frozen: Any, specs: Any
 ) -> tuple[Any, ...]:
-    """`loss_and_gradient` where each copy of the model takes its own rows, and all copies add up once, at the end.
+    """`loss_and_gradient` where each copy of the model takes its own rows, and all copies add up once.
 
-    `specs` are the PartitionSpecs of the weights."""
+    Each gradient is added as soon as the backward pass of the last micro-batch has it, so that what is left of that
+    pass hides the sum. `specs` are the PartitionSpecs of the weights."""
 
-    def one(weights: Any, frozen: Any, batch: Any) -> tuple[Any, Any]:
-        *sums, gradient = loss_and_gradient(objective, weights, batch, accumulate=accumulate, frozen=frozen)
-        return sums, gradient
+    def alone(weights: Any, frozen: Any, batch: Any) -> tuple[Any, ...]:
+        batch_M = micro_batches(batch, accumulate)
+        first_M, last = jax.tree.map(lambda a: a[:-1], batch_M), jax.tree.map(lambda a: a[-1], batch_M)
+        *sums, before = _accumulated(objective, weights, first_M, frozen) if accumulate > 1 else [None]
+        # The last one begins when the others are done. Else both hold their activations at one time.
+        before, last = jax.lax.optimization_barrier((before, last))
+        *of_last, gradient = _of_micro(
+            objective, weights, last, frozen, trained=lambda weights: copies.added(weights, before, specs)
+        )
+        sums = jax.tree.map(jnp.add, sums, of_last) if sums else of_last
+        return (*jax.tree.map(added_to_others, sums), gradient)
 
-    sums, gradient = added_over_copies(one, specs)(weights, frozen, batch)
-    return (*sums, gradient)
+    return copies_alone(alone)(weights, frozen, batch)
+
+
+def _of_micro(
+    objective: Objective, weights: Any, batch: Any, frozen: Any, trained: Callable[[Any], Any] = lambda weights: weights
+) -> tuple[Any, ...]:
+    """`loss_and_gradient` of one micro-batch. The loss reads the weights as `trained` makes them."""
+
+    def summed(weights: Any) -> tuple[jax.Array, Any]:
+        total, weight, aux = objective.loss(objective.whole(trained(weights), frozen), batch)
+        return total, (weight, aux)
+
+    (total, (weight, aux)), gradient = jax.value_and_grad(summed, has_aux=True)(weights)
+    return total, weight, aux, gradient
+
+
+def _accumulated(objective: Objective, weights: Any, batch_M: Any, frozen: Any) -> tuple[Any, ...]:
+    """`loss_and_gradient` of these micro-batches together."""
+    of_micro = functools.partial(_of_micro, objective, weights, frozen=frozen)
+    micro = jax.tree.map(lambda a: a[0], batch_M)
+    zeros = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), jax.eval_shape(of_micro, micro))
+
+    def add(sums: Any, micro: Any) -> tuple[Any, None]:
+        return jax.tree.map(jnp.add, sums, of_micro(micro)), None
+
+    return jax.lax.scan(add, zeros, batch_M)[0]
 
 
 def micro_batches(batch: Any, count: int) -> Any:
