@@ -94,6 +94,12 @@ def mesh_of_several(degrees: MeshConfig) -> Mesh | None:
     return mesh if mesh.size > 1 else None
 
 
+def platform() -> str:
+    """Of the devices that a program is traced for, such as cpu or tpu: those of the mesh that is set, if one is."""
+    of_mesh = jax.sharding.get_abstract_mesh().abstract_device
+    return jax.default_backend() if of_mesh is None else of_mesh.platform
+
+
 def rows_whole(mesh: Mesh) -> Mesh:
     """The same devices in the same order, with those of 'sequence' added to 'fsdp': as `mesh_of_several`, of a mesh."""
     data, stage, fsdp, sequence, tensor = mesh.devices.shape

@@ -37,6 +37,7 @@ WINDOWS = pytest.mark.parametrize("window", [None, 3])
 @WINDOWS
 def test_the_cudnn_call_has_the_mask_and_head_groups_of_the_reference(qkv, monkeypatch, window):
     """The same call through XLA: cuDNN itself needs a GPU, but mask, scale and groups are arguments."""
+    monkeypatch.setattr(attention, "platform", lambda: "gpu")
     call = jax.nn.dot_product_attention
 
     @functools.wraps(call)
@@ -70,3 +71,10 @@ def test_rotation_at_position_257_is_not_that_of_256_in_bfloat16():
         return np.asarray(rope.rope(x_BTNH, jnp.full((1, 1), p), base=731.0, scaling=RopeConfig()), np.float32)
 
     assert np.abs(at(257) - at(256)).max() > 0.4
+
+
+@pytest.mark.parametrize(("kernel", "devices"), [("splash", "TPUs"), ("cudnn", "NVIDIA GPUs")])
+def test_kernels_for_other_devices_are_refused_on_a_cpu(qkv, kernel, devices):
+    compute = dataclasses.replace(REFERENCE, attention=kernel)
+    with pytest.raises(ConfigError, match=f"attention={kernel} is a kernel for {devices}, and this is a cpu; set it"):
+        attention.attend(*qkv, SEGMENTS_BT, compute=compute)

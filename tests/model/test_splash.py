@@ -27,6 +27,7 @@ REFERENCE = ComputeConfig(attention="reference", remat="none", dtype="float32", 
 SPLASH = dataclasses.replace(REFERENCE, attention="splash", splash=BLOCKS)
 FUSED = dataclasses.replace(SPLASH, splash=dataclasses.replace(BLOCKS, fused_backward=True))
 WIDE = dataclasses.replace(FUSED, splash=dataclasses.replace(FUSED.splash, kernel="wide", block_kv_dkv=256))
+WIDE_OF_128_KEYS = dataclasses.replace(WIDE, splash=dataclasses.replace(WIDE.splash, block_kv=128, block_kv_dkv=128))
 
 
 @pytest.fixture(scope="module")
@@ -96,15 +97,20 @@ def test_rows_and_heads_split_over_a_mesh_equal_the_reference(inputs, expected, 
     assert_close(got, expected)
 
 
-@pytest.mark.parametrize("compute", [FUSED, WIDE], ids=["jax", "wide"])
-def test_rows_cut_along_their_length_equal_the_reference(inputs, compute):
-    """Two rows of 512 tokens in four shares each: 128 queries on a device, the smallest block."""
-    devices = mesh.make_mesh(MeshConfig(fsdp=2, sequence=4))
+@pytest.mark.parametrize(
+    ("compute", "sequence", "window"),
+    [(FUSED, 4, None), (WIDE, 4, None), (WIDE_OF_128_KEYS, 2, None), (WIDE_OF_128_KEYS, 2, 60)],
+    ids=["jax", "wide", "wide, keys that a share does not read", "wide, keys before the window of a share too"],
+)
+def test_rows_cut_along_their_length_equal_the_reference(inputs, compute, sequence, window):
+    """Two rows of 512 tokens. In four shares each, a device has 128 queries, the smallest block. In two, the second
+    share has chunks 1 and 2 of four, and reads no key of chunk 3, with a window of 60 none of 0 either."""
+    devices = mesh.make_mesh(MeshConfig(fsdp=2, sequence=sequence, tensor=4 // sequence))
     arrays = [jnp.reshape(a, (B // 2, 2 * T, *a.shape[2:])) for a in inputs]
-    want = jax.jit(functools.partial(out_and_gradients, REFERENCE))(*arrays)
+    want = jax.jit(functools.partial(out_and_gradients, REFERENCE, window=window))(*arrays)
 
     def cut(*arrays):
-        results = out_and_gradients(compute, *(mesh.balanced(a) for a in arrays))
+        results = out_and_gradients(compute, *(mesh.balanced(a) for a in arrays), window=window)
         return [mesh.in_row_order(a) for a in results]
 
     with jax.set_mesh(devices):
@@ -162,7 +168,7 @@ def test_the_wide_kernels_are_refused_without_the_fused_backward_pass_for_narrow
 @pytest.mark.parametrize("keys_outside", [False, True])
 @pytest.mark.parametrize(("shares", "window"), [(1, None), (2, None), (8, None), (1, 300), (4, 300)])
 def test_the_steps_of_the_wide_kernels_are_the_pairs_of_blocks_with_an_element(shares, window, keys_outside):
-    """And each sweep, and each block of queries, has one first and one last step."""
+    """And each sweep, and each block of queries, has one first and one last step. Every block of keys has a sweep."""
     length = 2048
     with jax.set_mesh(mesh.make_mesh(MeshConfig(sequence=shares, fsdp=8 // shares))):
         place_PT = mesh.balanced_places(length)
@@ -170,22 +176,24 @@ def test_the_steps_of_the_wide_kernels_are_the_pairs_of_blocks_with_an_element(s
     for places, words in zip(place_PT, steps_PL, strict=True):
         pairs = splash_blocks.reads(places[:, None], np.arange(length), window=window)
         reads = pairs.reshape(len(places) // 128, 128, -1, 256).any(axis=(1, 3))
-        runs = words[(words & splash_blocks.RUNS) != 0]
-        query, key = splash_blocks.unpacked(runs)
+        steps = words[: np.flatnonzero(words & 31)[-1] + 1]  # the rest has no flags
+        query, key = splash_blocks.unpacked(steps)
         outer = key if keys_outside else query
         assert (np.diff(outer) >= 0).all()
+        np.testing.assert_array_equal(np.unique(outer), np.arange(reads.shape[keys_outside]))
+        runs = (steps & splash_blocks.RUNS) != 0
         computed = np.zeros_like(reads)
-        computed[query, key] = True
+        computed[query[runs], key[runs]] = True
+        assert np.count_nonzero(runs) == np.count_nonzero(reads)
         np.testing.assert_array_equal(computed, reads)
-        assert not (words[len(runs) :] & 31).any()
         for blocks, first, last in (
             (outer, splash_blocks.FIRST, splash_blocks.LAST),
             (query, splash_blocks.FIRST_OF_QUERIES, splash_blocks.LAST_OF_QUERIES),
         ):
             for block in np.unique(blocks):
                 visits = np.flatnonzero(blocks == block)
-                np.testing.assert_array_equal(np.flatnonzero((runs[visits] & first) != 0), [0])
-                np.testing.assert_array_equal(np.flatnonzero((runs[visits] & last) != 0), [len(visits) - 1])
+                np.testing.assert_array_equal(np.flatnonzero((steps[visits] & first) != 0), [0])
+                np.testing.assert_array_equal(np.flatnonzero((steps[visits] & last) != 0), [len(visits) - 1])
 
 
 @pytest.mark.parametrize(("shares", "window"), [(1, None), (2, None), (8, None), (1, 300), (4, 300)])

@@ -5,6 +5,7 @@ import math
 from pathlib import PurePath
 from typing import Annotated
 
+from tigerjax.config.excluded import refuse_excluded
 from tigerjax.config.model import LATER, ComputeConfig, ModelConfig
 from tigerjax.config.objective import ObjectiveConfig
 from tigerjax.config.optim import OptimConfig
@@ -228,12 +229,7 @@ class RunConfig:
                 f"lora.rank={rank} is more than model.model_dim={size}, so the adapters would be larger than their"
                 " matrices; lower lora.rank, or train all weights"
             )
-        if self.compute.quantise != "none" and (held := self.weights.frozen_dtype) in ("int8", "int4"):
-            raise ConfigError(
-                f"compute.quantise={self.compute.quantise} rounds matrices that weights.frozen_dtype={held} has rounded"
-                " before; set weights.frozen_dtype=bfloat16, or compute.quantise=none"
-            )
-        self._check_reduce()
+        refuse_excluded(self.compute, self.model, self.mesh, self.weights)
         self._check_length()
         self._check_start()
         self._check_phases()
@@ -241,30 +237,6 @@ class RunConfig:
             raise ConfigError(
                 "checkpoint.keep_best needs validations to choose by, and eval.every_steps is None: only the last step"
                 " is validated; set eval.every_steps"
-            )
-
-    def _check_reduce(self) -> None:
-        if self.compute.reduce == "auto":
-            return
-        for axis in ("stage", "sequence", "tensor"):
-            if (degree := getattr(self.mesh, axis)) > 1:
-                raise ConfigError(
-                    f"compute.reduce=ring needs weights that mesh.fsdp alone splits, and mesh.{axis}={degree}; set"
-                    f" mesh.{axis}=1, or compute.reduce=auto"
-                )
-        others: dict[str, tuple[str, str]] = {"compute.quantise": ("none", self.compute.quantise)}
-        if (held := self.weights.frozen_dtype) in ("int8", "int4"):
-            others["weights.frozen_dtype"] = ("bfloat16", held)
-        for field, (wanted, given) in others.items():
-            if given != wanted:
-                raise ConfigError(
-                    f"compute.reduce=ring multiplies with matrices in the compute dtype, and {field}={given} rounds"
-                    f" them; set {field}={wanted}, or compute.reduce=auto"
-                )
-        if self.compute.remat == "none":
-            raise ConfigError(
-                "compute.reduce=ring with compute.remat=none would keep the gathered weights of all layers on each"
-                " device; choose another remat policy, such as save_dots, or compute.reduce=auto"
             )
 
     def _check_start(self) -> None:

@@ -11,7 +11,7 @@ from jax.ad_checkpoint import checkpoint_name
 
 from tigerjax.config import ComputeConfig
 from tigerjax.errors import ConfigError
-from tigerjax.mesh import balanced_places
+from tigerjax.mesh import balanced_places, platform
 from tigerjax.model.splash import name_inputs, splash
 from tigerjax.model.splash_blocks import reads
 from tigerjax.model.stack import ATTENTION_OUT
@@ -57,6 +57,17 @@ def fitting(compute: ComputeConfig, length: int) -> ComputeConfig:
     return dataclasses.replace(compute, splash=dataclasses.replace(compute.splash, **blocks))
 
 
+def _check_kernel(compute: ComputeConfig, dtype: Any) -> None:
+    if compute.attention == "cudnn" and dtype != jnp.bfloat16:
+        raise ConfigError(f"attention='cudnn' computes in bfloat16, not {dtype}; change compute.dtype")
+    missing = {"splash": ("cpu", "gpu"), "cudnn": ("cpu", "tpu"), "reference": ()}[compute.attention]
+    if (here := platform()) in missing and not (compute.attention == "splash" and compute.splash.interpret):
+        kind = "TPUs" if compute.attention == "splash" else "NVIDIA GPUs"
+        raise ConfigError(
+            f"compute.attention={compute.attention} is a kernel for {kind}, and this is a {here}; set it to reference"
+        )
+
+
 def attend(
     q_BTNH: jax.Array,
     k_BSKH: jax.Array,
@@ -71,8 +82,9 @@ def attend(
 
     The rows are in the order of `mesh.balanced_places`: as they are, unless a mesh that is set cuts them along T.
     Inputs and output carry the names QUERY, KEY, VALUE and ATTENTION_OUT, for remat policies. Raises ConfigError for
-    cudnn in float32.
+    cudnn in float32, and for a kernel that the devices do not have.
     """
+    _check_kernel(compute, q_BTNH.dtype)
     if compute.attention == "splash":
         return splash(q_BTNH, k_BSKH, v_BSKH, segment_ids_BT, c=compute.splash, window=window)
     q_BTNH, k_BSKH, v_BSKH = name_inputs(q_BTNH, k_BSKH, v_BSKH)
@@ -81,8 +93,6 @@ def attend(
         k_BSKH, v_BSKH = (nn.with_logical_constraint(a, whole) for a in (k_BSKH, v_BSKH))
         out_BTNH = weigh(q_BTNH, k_BSKH, v_BSKH, causal_mask(segment_ids_BT, window))
     else:
-        if q_BTNH.dtype != jnp.bfloat16:
-            raise ConfigError(f"attention='cudnn' computes in bfloat16, not {q_BTNH.dtype}; change compute.dtype")
         # The mask goes in for the segments, `is_causal` so that cuDNN leaves out the half above the diagonal.
         same_B1TS = segment_ids_BT[:, None, :, None] == segment_ids_BT[:, None, None, :]
         out_BTNH = jax.nn.dot_product_attention(

@@ -50,14 +50,18 @@ def unpacked(word: Any) -> tuple[Any, Any]:
 
 def steps(place_PT: np.ndarray, window: int | None, block_q: int, block_kv: int, *, keys_outside: bool) -> np.ndarray:
     """step_PL int32: the pairs of blocks that have work, in the order of a loop over blocks of queries (or of keys)
-    and in it the others, each packed in a word with its flags. Shares with less work repeat their last pair, idle."""
+    and in it the others, each packed in a word with its flags. Shares with less work repeat their last pair, idle.
+    Keys that no query of the share reads have one pair, with all flags but RUNS: their gradients are written too."""
     runs_PQK = _visible(place_PT, window, block_q, block_kv)
     words = []
     for runs in runs_PQK:
-        outer, inner = np.nonzero(runs.T if keys_outside else runs)
+        runs = runs.T if keys_outside else runs
+        visited = runs.copy()
+        visited[:, -1] |= ~runs.any(axis=1)
+        outer, inner = np.nonzero(visited)
         query, key = (inner, outer) if keys_outside else (outer, inner)
         new = np.diff(outer, prepend=-1) != 0
-        flags = RUNS + FIRST * new + LAST * np.roll(new, -1)
+        flags = RUNS * runs[outer, inner] + FIRST * new + LAST * np.roll(new, -1)
         for flag, visits in ((FIRST_OF_QUERIES, query), (LAST_OF_QUERIES, query[::-1])):
             seen = np.zeros(len(query), bool)
             seen[np.unique(visits, return_index=True)[1]] = True
