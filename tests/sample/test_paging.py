@@ -13,6 +13,7 @@ from tigerjax.errors import ConfigError
 from tigerjax.model import cache as kv
 from tigerjax.model import decoder
 from tigerjax.model.layers import init
+from tigerjax.model.mistral.sizes import MistralConfig
 from tigerjax.sample import paging, slots
 from tigerjax.sample.engine import Batching, SamplingConfig, Stats, generate
 
@@ -58,24 +59,20 @@ def test_the_same_with(tiny, prompts, change) -> None:
     if change == "an int8 cache":
         model = dataclasses.replace(model, cache_dtype="int8")
     if change == "a window":
-        model = dataclasses.replace(model, config=windowed(model.config))
+        sizes = {f.name: getattr(model.config, f.name) for f in dataclasses.fields(model.config)}
+        model = dataclasses.replace(model, config=MistralConfig(**sizes, sliding_window=7))
     wanted, _ = sample(model, prompts[3::2], **how)
     got, stats = sample(model, prompts[3::2], tokens=64, **how)
     assert got == wanted and stats.put_back
 
 
-def windowed(config):
-    @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-    class Windowed(type(config)):
-        @property
-        def extras(self):
-            return dataclasses.replace(config.extras, window=7)
-
-    return Windowed(**{f.name: getattr(config, f.name) for f in dataclasses.fields(config)})
-
-
 @pytest.mark.parametrize("degrees", [{"data": 2, "tensor": 2}, {"data": 2, "fsdp": 2}], ids=str)
 def test_devices_have_pages_of_their_own(tiny, prompts, degrees) -> None:
+    attn = {name: w[:, :, :2] if name in "kv" else w for name, w in tiny.weights["layers"]["attn"].items()}
+    layers = tiny.weights["layers"] | {"attn": attn}
+    tiny = tiny._replace(
+        config=dataclasses.replace(tiny.config, num_kv_heads=2), weights=tiny.weights | {"layers": layers}
+    )
     mesh = mesh_axes.make_mesh(MeshConfig(**degrees), jax.devices()[:4])
     boxed = jax.eval_shape(lambda k: init(decoder.LanguageModel(tiny.config, FLOAT32), k), jax.random.key(0))
     shardings = nn.logical_to_mesh_sharding(nn.get_partition_spec(boxed), mesh, mesh_axes.logical_rules())
@@ -94,7 +91,7 @@ def test_the_cache_is_as_small_as_asked_and_a_step_copies_none_of_it(tiny) -> No
     state = jax.eval_shape(lambda: slots.empty(tiny.config, FLOAT32, rows, room, 12, None, form))
     (k_LBKHS,), (v_LBKSH,) = state.cache.keys, state.cache.values
     pages = ways * (-(-75 // 4) + 1)  # each device's half in whole pages, and its empty one
-    assert k_LBKHS.shape == (2, pages, 2, 6, 4) and v_LBKSH.shape == (2, pages, 2, 4, 6)
+    assert k_LBKHS.shape == (2, pages, 3, 10, 4) and v_LBKSH.shape == (2, pages, 3, 4, 10)
     assert state.cache.page_BT.shape == (rows, 25)
     most = paging.in_pages(kv.PLAIN, 10**9, rows, room, ways)
     assert most.pages == rows * 25 + ways  # no more than the rows can fill
@@ -102,7 +99,7 @@ def test_the_cache_is_as_small_as_asked_and_a_step_copies_none_of_it(tiny) -> No
 
     large = paging.in_pages(kv.PLAIN, 40_000, 4, 40_000, 1)
     state = jax.eval_shape(lambda: slots.empty(tiny.config, FLOAT32, 4, 40_000, 12, None, large))
-    new_LBKH = jax.ShapeDtypeStruct((2, 4, 2, 6), np.float32)
+    new_LBKH = jax.ShapeDtypeStruct((2, 4, 3, 10), np.float32)
     append = jax.jit(lambda c, new, at: kv.append(c, (new,), (new,), at), donate_argnums=0)
     compiled = append.lower(state.cache, new_LBKH, jax.ShapeDtypeStruct((4,), np.int32)).compile()
     assert compiled.memory_analysis().temp_size_in_bytes < state.cache.keys[0].size * 4 / 10

@@ -116,7 +116,9 @@ def decode_step(
         else:
             decode_stack.check(config, compute, stack[0], cache)
             interpret = compute.decode_kernels == "interpret"
-            x_BTD, of_stack = decode_stack.run(x_BTD, *stack, position_B, config=config, interpret=interpret)
+            x_BTD, of_stack = decode_stack.run(
+                x_BTD, *stack, position_B, cache.page_BT, config=config, interpret=interpret
+            )
         new.append(of_stack)
     # The cache must be written after every layer has read it. Nothing else tells XLA:CPU so, and it would copy every
     # cache twice a step. x_BTD exists only after all layers, and 0 * x as an integer is 0, even where x is NaN.
