@@ -12,10 +12,12 @@ from tigerjax.config import FLOAT32, MeshConfig
 from tigerjax.errors import ConfigError
 from tigerjax.model import cache as kv
 from tigerjax.model import decoder
+from tigerjax.model.decode import decode_step
 from tigerjax.model.layers import init
 from tigerjax.model.mistral.sizes import MistralConfig
 from tigerjax.sample import paging, slots
 from tigerjax.sample.engine import Batching, SamplingConfig, Stats, generate
+from tigerjax.sample.folder import sample_prompts
 
 SAMPLED = SamplingConfig(n=4, max_new_tokens=12, seed=0)  # some answers end at an id, some at the limit
 GREEDY = SamplingConfig(n=2, temperature=0.0, max_new_tokens=12, seed=0)
@@ -103,6 +105,35 @@ def test_the_cache_is_as_small_as_asked_and_a_step_copies_none_of_it(tiny) -> No
     append = jax.jit(lambda c, new, at: kv.append(c, (new,), (new,), at), donate_argnums=0)
     compiled = append.lower(state.cache, new_LBKH, jax.ShapeDtypeStruct((4,), np.int32)).compile()
     assert compiled.memory_analysis().temp_size_in_bytes < state.cache.keys[0].size * 4 / 10
+
+
+def test_a_decode_that_runs_in_a_loop_copies_no_pages(tiny) -> None:
+    """Nor does it hold the rows of more than one layer side by side at a time, as a cache without pages would be."""
+    weights, rows, room = kv.unstack(tiny.weights), 3, 36
+    form = paging.in_pages(kv.Form(tiny.config.num_layers), 50, rows, room, 1)
+    state = jax.eval_shape(lambda: slots.empty(tiny.config, FLOAT32, rows, room, 12, None, form))
+
+    def steps(cache):
+        def step(_, carried):
+            cache, token_B = carried
+            logits_BV, cache = decode_step(weights, tiny.config, FLOAT32, cache, token_B, cache.lengths_B)
+            return cache, jax.numpy.argmax(logits_BV, -1)
+
+        return jax.lax.fori_loop(0, 4, step, (cache, jax.numpy.zeros(rows, jax.numpy.int32)))
+
+    text = jax.jit(steps, donate_argnums=0).lower(state.cache).compile().as_text()
+    shapes = ["f32[" + ",".join(map(str, a[0].shape)) + "]" for a in (state.cache.keys, state.cache.values)]
+    assert all(f"= {shape}" in text for shape in shapes)
+    assert not [line for line in text.splitlines() for shape in shapes if f"= {shape}" in line and " copy(" in line]
+
+
+def test_the_figures_of_a_folder_say_how_many_were_put_back(tiny, prompts, tmp_path) -> None:
+    model = tiny.loaded()
+    figures = sample_prompts(model, prompts[:2], tmp_path / "plain", SAMPLED, batching=BATCHING)
+    assert "put_back" not in figures
+    paged = dataclasses.replace(model, compute=dataclasses.replace(model.compute, cache_tokens=TIGHT))
+    few = sample_prompts(paged, prompts[:2], tmp_path / "pages", SAMPLED, batching=BATCHING)
+    assert few["put_back"] > 0 and few["tokens"] == figures["tokens"]
 
 
 def test_answers_of_one_prompt_share_its_full_pages() -> None:
