@@ -156,6 +156,17 @@ def test_answers_of_one_prompt_share_its_full_pages() -> None:
     assert (copied_T[:3] < paging.NOWHERE).all()  # nobody had them any more
 
 
+@pytest.mark.parametrize("length", [513, 897, 1023, 1024])
+def test_half_of_the_memory_is_enough_for_ten_answers_a_prompt(monkeypatch, length) -> None:
+    """docs/TPU.md, "The sampler": 640 slots, prompts of up to 1,024 tokens and answers of 512."""
+    monkeypatch.setattr(paging, "PAGE_SLOTS", 128)
+    pages = paging.Pages(paging.in_pages(kv.PLAIN, 320 * 1536, 640, 1536, 1), 640, 1536, 1)
+    free = [*range(640)]
+    for slot in range(640):
+        assert pages.start(free[slot:], slot // 10, length, 512)[0] == slot
+    assert pages.grow(dict.fromkeys(free, length + 511)) == []
+
+
 def test_the_one_started_last_is_put_back_and_waits_until_another_has_ended() -> None:
     pages = paging.Pages(paging.in_pages(kv.PLAIN, 20, 4, 20, 1), 4, 20, 1)
     for slot in (2, 0):
