@@ -185,7 +185,7 @@ class ComputeConfig:
     `interpret` runs them on any device, slowly."""
     cache_tokens: Count | None = dataclasses.field(default=None, metadata={LATER: True})
     """Of sampling: room in the KV cache for so many tokens of all answers and their prompts together. Answers take room
-    as they grow, and those that find none are drawn again later. None: each has room for the longest at once."""
+    as they grow; those that find none are drawn again later."""
     reduce: Reduce = dataclasses.field(default="auto", metadata={LATER: True})
     """How gradients of the layers' matrices are summed over fsdp: as XLA does it, or by a ring of products that hides
     the transfers, for TPUs without SparseCores (docs/TPU.md). It needs a mesh of data and fsdp alone."""

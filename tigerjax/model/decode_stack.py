@@ -153,8 +153,9 @@ def _layers(
                 q_NBH, k_KBH, v_KBH, angles, *held, *where_B, layer_1, window=extras.window, interpret=interpret
             )
         else:
+            where = layer_1, where_B[0], where_B[1]
             out_NBH, k_KBH = decode_pages.attend(
-                (q_NBH, k_KBH, v_KBH), angles, held, (layer_1, *where_B), window=extras.window, interpret=interpret
+                (q_NBH, k_KBH, v_KBH), angles, held, where, window=extras.window, interpret=interpret
             )
         more_BD = summed(product(out_NBH, ("attn/o",), layer_1, inputs=2))
         if extras.o_bias:
