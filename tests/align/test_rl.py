@@ -126,7 +126,7 @@ def test_a_roll_out_from_a_small_cache_is_the_same_and_says_how_many_were_put_ba
     monkeypatch.setattr(paging, "PAGE_SLOTS", 4)
     monkeypatch.setattr(paging, "STRETCH", 2)
     logs = {}
-    for name, tokens in (("plain", None), ("pages", 16)):
+    for name, tokens in (("plain", None), ("pages", 32)):
         (tmp_path / name).mkdir()
         config = config_of(tmp_path / name, chat, steps=3, every=3)
         compute = dataclasses.replace(config.compute, cache_tokens=tokens)
