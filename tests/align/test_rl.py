@@ -21,6 +21,7 @@ from tigerjax.errors import ConfigError, DataError
 from tigerjax.mesh import run_mesh
 from tigerjax.model import decoder
 from tigerjax.model.layers import init
+from tigerjax.sample import paging
 from tigerjax.sample.in_training import in_training
 from tigerjax.train.objective import refuse_rewards
 
@@ -119,6 +120,21 @@ def test_a_roll_out_on_a_mesh_is_that_of_one_device_and_the_sampler_reads_the_ru
     theirs = in_training(eight, weights | {"value": None}, mesh, TOKENIZER).weights
     shards = [[s.data.unsafe_buffer_pointer() for s in w["embed"].addressable_shards] for w in (weights, theirs)]
     assert shards[0] == shards[1] and "value" not in theirs
+
+
+def test_a_roll_out_from_a_small_cache_is_the_same_and_says_how_many_were_put_back(chat, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(paging, "PAGE_SLOTS", 4)
+    monkeypatch.setattr(paging, "STRETCH", 2)
+    logs = {}
+    for name, tokens in (("plain", None), ("pages", 32)):
+        (tmp_path / name).mkdir()
+        config = config_of(tmp_path / name, chat, steps=3, every=3)
+        compute = dataclasses.replace(config.compute, cache_tokens=tokens)
+        trained(dataclasses.replace(config, compute=compute), tmp_path / name)
+        logs[name] = [[line[key] for key in ("reward", "answer_tokens")] for line in metrics(tmp_path / name)]
+        said = capsys.readouterr().err
+        assert ("roll-out 0: the cache had no room for" in said) == (tokens is not None)
+    assert logs["plain"] == logs["pages"]
 
 
 def test_several_rewards_are_added_with_their_weights_and_what_has_no_score_is_counted(chat, tmp_path):

@@ -9,13 +9,14 @@ import pytest
 
 from tigerjax.config import ComputeConfig, MeshConfig, ModelConfig
 from tigerjax.mesh import make_mesh, sharding
+from tigerjax.model import cache as kv
 from tigerjax.model.families import weight_shardings
 from tigerjax.plan import topology
 from tigerjax.plan.compile import sharded_bytes
 from tigerjax.plan.estimate import Estimator, is_uncounted, says_what_it_moves
 from tigerjax.plan.hlo import kernel_name, shape_bytes
 from tigerjax.plan.trips import Program
-from tigerjax.sample import slots
+from tigerjax.sample import paging, slots
 
 pytestmark = pytest.mark.tpu
 
@@ -24,10 +25,18 @@ COMPUTE = ComputeConfig(attention="splash", remat="none", dtype="bfloat16", loss
 DRAW = slots.Draw(0.9, 0.95, 0, (2, 3))
 
 
-@pytest.fixture(scope="module", params=[(2, "off"), (1, "off"), (2, "on")], ids=["grouped", "ungrouped", "kernels"])
+KINDS = {
+    "grouped": (2, "off", None),
+    "ungrouped": (1, "off", None),
+    "kernels": (2, "on", None),
+    "pages": (2, "on", ROWS * (BUCKET + ANSWER) // 2),
+}
+
+
+@pytest.fixture(scope="module", params=KINDS.values(), ids=KINDS)
 def compiled(request):
     """(program, its cache as one chip holds it, what times it) of `advance` on 2 x 2 chips of a v5p."""
-    groups, kernels = request.param
+    groups, kernels, tokens = request.param
     compute = dataclasses.replace(COMPUTE, decode_kernels=kernels)
     config = ModelConfig(
         num_layers=3, model_dim=512, mlp_dim=1536, num_heads=8, num_kv_heads=8 // groups, head_dim=128,
@@ -41,8 +50,9 @@ def compiled(request):
 
     cut = weight_shardings(config, "llama", mesh)
     weights = jax.tree.map(lambda a, s: of(a, s, jax.numpy.bfloat16), shapes(config), cut)
-    state = jax.eval_shape(lambda: slots.empty(config, COMPUTE, ROWS, BUCKET + ANSWER, ANSWER, None))
-    state = jax.tree.map(of, state, slots.shardings(mesh))
+    form = paging.in_pages(kv.PLAIN, tokens, ROWS, BUCKET + ANSWER, 2)
+    state = jax.eval_shape(lambda: slots.empty(config, COMPUTE, ROWS, BUCKET + ANSWER, ANSWER, None, form))
+    state = jax.tree.map(of, state, slots.shardings(mesh, form))
     enough = jax.ShapeDtypeStruct((), np.int32, sharding=sharding(mesh))
     with jax.default_matmul_precision("default"), jax.set_mesh(mesh):
         lowered = slots.advance.lower(weights, state, enough, config=config, compute=compute, draw=DRAW, mesh=mesh)
@@ -83,12 +93,16 @@ def test_the_layers_run_in_kernels_whose_bytes_the_plan_counts(compiled, request
     _, cache, estimator = compiled
     everywhere = estimator.program.module.computations.values()
     kernels = [i for c in everywhere for i in c.instructions.values() if says_what_it_moves(i)]
-    layer = {"decode_norm": 2, "decode_product": 6, "decode_attention": 1}  # q, k, v, o, gate with up, down
+    kind = request.node.callspec.id
+    attention = "decode_attention_pages" if kind == "pages" else "decode_attention"
+    layer = {"decode_norm": 2, "decode_product": 6, attention: 1}  # q, k, v, o, gate with up, down
     assert collections.Counter(kernel_name(i).split(".")[0] for i in kernels) == (
-        layer if request.node.callspec.id == "kernels" else {}
+        layer if kind in ("kernels", "pages") else {}
     )
     bandwidth = topology.parse("v5p:2x2x1").chip.hbm_bandwidth
     for i in kernels:
         assert not is_uncounted(i)
         if kernel_name(i).startswith("decode_attention"):  # and the first block, for which the core waits
-            assert 1 < estimator.moved_seconds(i) * bandwidth / (sharded_bytes((cache.keys, cache.values)) / 3) < 1.5
+            # In pages there is room for half of what rows at their longest read.
+            of_layer = sharded_bytes((cache.keys, cache.values)) / 3 * (2 if kind == "pages" else 1)
+            assert 0.9 < estimator.moved_seconds(i) * bandwidth / of_layer < 1.5

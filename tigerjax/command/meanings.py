@@ -202,6 +202,7 @@ UNSET = {
     "chat --dtype": "that of the run; float32 for an import",
     "--quantise": "as they are",
     "--cache-dtype": "the type of the products",
+    "--compute.cache-tokens": "room for the longest answer in every slot",
     "--rounding-text": "each weight to nearest",
     "--context": "what the model reads, at most 4,096",
     "sample --model": "the run of CONFIG",

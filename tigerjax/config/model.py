@@ -183,6 +183,9 @@ class ComputeConfig:
     decode_kernels: DecodeKernels = dataclasses.field(default="off", metadata={LATER: True})
     """Kernels of a decode step for TPUs whose weights are cut along tensor alone (docs/TPU.md). None has run on a TPU.
     `interpret` runs them on any device, slowly."""
+    cache_tokens: Count | None = dataclasses.field(default=None, metadata={LATER: True})
+    """Of sampling: room in the KV cache for so many tokens of all answers and their prompts together. Answers take room
+    as they grow; those that find none are drawn again later."""
     reduce: Reduce = dataclasses.field(default="auto", metadata={LATER: True})
     """How gradients of the layers' matrices are summed over fsdp: as XLA does it, or by a ring of products that hides
     the transfers, for TPUs without SparseCores (docs/TPU.md). It needs a mesh of data and fsdp alone."""

@@ -6,6 +6,10 @@ before K, XLA:CPU transposes the whole cache at every step.
 
 Layers come in stacks, weights and cache alike: one stack of all layers, which a loop runs through, or several
 (`unstack`).
+
+A cache in pages holds the tokens of a row in pages of some slots, which lie anywhere, and a table of them: the token at
+position p is in slot p mod page_slots of page page_BT[row, p // page_slots]. So the memory is that of the tokens that
+there are, and rows that begin alike can share pages. Who shares them is decided in `tigerjax.sample.paging`.
 """
 
 import functools
@@ -15,11 +19,10 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.experimental.layout import Layout, with_layout_constraint
 from jax.typing import DTypeLike
 
 from tigerjax.mesh import on_each, spec
-from tigerjax.model import attention
+from tigerjax.model import attention, cache_write
 from tigerjax.model.layers import Weights
 from tigerjax.model.quantised import rounded
 
@@ -33,6 +36,10 @@ class Form(NamedTuple):
     """In how many stacks its layers are."""
     dtype: Literal["int8"] | None = None
     """None: that of the products. In int8 each token has a scale for each head, of its key and of its value."""
+    pages: int = 0
+    """In how many pages its tokens lie, over all devices, the empty ones too; 0: each row has all its slots."""
+    page_slots: int = 0
+    """Tokens of a page."""
 
 
 PLAIN = Form()
@@ -58,9 +65,12 @@ class Cache(NamedTuple):
     keys: tuple[Any, ...]
     """k_LBKHS of each stack of layers."""
     values: tuple[Any, ...]
-    """v_LBKSH of each."""
+    """v_LBKSH of each. In pages: B is the pages, S the slots of one; keys too."""
     lengths_B: jax.Array
     """Slots filled, so also the position of the next token; int32."""
+    page_BT: Any = None
+    """The pages of each row in the order of its tokens, int32, counted among those of its device. Page 0 is nobody's:
+    it stands where a row has no page, and what is written there is not read. None: the cache has no pages."""
 
 
 def unstack(weights: Weights) -> Weights:
@@ -80,6 +90,10 @@ def stacks(weights: Weights) -> tuple[Any, ...]:
 def empty(shape_LBKHS: tuple[int, ...], dtype: DTypeLike, form: Form) -> Cache:
     """Rows without a token, in `dtype` where the form has none of its own."""
     L, B, K, H, S = shape_LBKHS
+    lengths_B, page_BT = jnp.zeros(B, jnp.int32), None
+    if form.pages:
+        page_BT = jnp.zeros((B, -(-S // form.page_slots)), jnp.int32)
+        B, S = form.pages, form.page_slots
 
     def stack(H: int, S: int, dtype: DTypeLike) -> tuple[jax.Array, jax.Array]:
         shape = L // form.stacks, B, K
@@ -92,7 +106,46 @@ def empty(shape_LBKHS: tuple[int, ...], dtype: DTypeLike, form: Form) -> Cache:
         return keys, values
 
     keys, values = zip(*(both() for _ in range(form.stacks)), strict=True)
-    return Cache(keys, values, jnp.zeros(B, jnp.int32))
+    return Cache(keys, values, lengths_B, page_BT)
+
+
+def slots_of(cache: Cache) -> int:
+    """The most tokens that a row may have."""
+    slots = int(cache.keys[0].shape[-1])
+    return slots if cache.page_BT is None else slots * cache.page_BT.shape[1]
+
+
+def rows_of(held: Any, page_BT: jax.Array | None, axis: int) -> Any:
+    """Keys or values of a layer with the slots of each row side by side, along `axis`, as without pages: a copy."""
+    if page_BT is None:
+        return held
+
+    def gathered(held: jax.Array, page_BT: jax.Array, axis: int) -> jax.Array:
+        apart = jnp.moveaxis(held[page_BT], 1, axis)
+        return apart.reshape(*apart.shape[:axis], -1, *apart.shape[axis + 2 :])
+
+    def on_device(held: jax.Array, axis: int) -> jax.Array:
+        cut = spec("batch", "act_kv_heads", None, None)
+        return on_each(functools.partial(gathered, axis=axis), (cut, spec("batch", None)), cut)(held, page_BT)
+
+    if isinstance(held, Rounded):
+        return Rounded(on_device(held.numbers, axis), on_device(held.scales_LBK1S, 3))
+    return on_device(held, axis)
+
+
+def any_without_room(cache: Cache, live_B: jax.Array) -> jax.Array:
+    """Whether a row of `live_B` has no page for its next token."""
+    room_B = (cache.page_BT > 0).sum(1) * cache.keys[0].shape[-1]
+    return (live_B & (cache.lengths_B >= room_B)).any()
+
+
+def put_pages(old: jax.Array, new: jax.Array, page_CT: jax.Array, axis: int) -> jax.Array:
+    """Keys or values in pages, with those of C rows of slots, `new` (L, C, …), in the pages page_CT, which are counted
+    over all devices. A page past the last is not written. `axis` is that of the slots."""
+    many, slots = page_CT.shape[1], old.shape[axis]
+    whole = [(0, many * slots - new.shape[axis] if place == axis else 0) for place in range(new.ndim)]
+    apart = jnp.pad(new, whole).reshape(*new.shape[:axis], many, slots, *new.shape[axis + 1 :])
+    return old.at[:, page_CT].set(jnp.moveaxis(apart, axis, 2).astype(old.dtype), mode="drop")
 
 
 def mixed(x: jax.Array, axis: int = -1) -> jax.Array:
@@ -150,11 +203,18 @@ def over_tokens(function: Callable[..., jax.Array], *caches: Cache) -> Cache:
 def append(cache: Cache, keys: tuple[Any, ...], values: tuple[Any, ...], position_B: jax.Array) -> Cache:
     """The cache with one more token per row at position_B: its keys and values as new_LBKH of each stack of layers."""
     cut, new_cut = spec(None, "batch", "act_kv_heads", None, None), spec(None, "batch", "act_kv_heads", None)
+    where_B: tuple[jax.Array, ...] = (position_B,)
+    if cache.page_BT is not None:
+        slots = cache.keys[0].shape[-1]
+        page_B1 = jnp.take_along_axis(cache.page_BT, position_B[:, None] // slots, axis=1)
+        where_B = position_B % slots, page_B1[:, 0]
 
     def write(axis: int, old: jax.Array, new_LBKH: jax.Array) -> jax.Array:
         # Each device writes its own rows: XLA would gather a cache that is written at an index of a split axis.
-        one = on_each(functools.partial(_write, axis=axis), (cut, new_cut, spec("batch")), cut)
-        return one(old, new_LBKH, position_B)
+        one = on_each(
+            functools.partial(cache_write.write, axis=axis), (cut, new_cut, *[spec("batch")] * len(where_B)), cut
+        )
+        return one(old, new_LBKH, *where_B)
 
     return over_tokens(write, cache, _new(cache, keys, values))
 
@@ -186,57 +246,6 @@ def _new(cache: Cache, keys: tuple[Any, ...], values: tuple[Any, ...]) -> Cache:
         for stacks, new, change in ((cache.keys, keys, mixed), (cache.values, values, None))
     )
     return Cache(keys, values, cache.lengths_B)
-
-
-def _write(cache: jax.Array, new_LBKH: jax.Array, position_B: jax.Array, *, axis: int) -> jax.Array:
-    """The cache (L, B, …) with each row's `new_LBKH` in its slot position_B, which is an index of `axis`."""
-    rows = functools.partial(_write_rows, axis=axis)
-    return jax.lax.platform_dependent(
-        cache, new_LBKH, position_B, tpu=rows, default=functools.partial(_scatter, axis=axis)
-    )
-
-
-def _scatter(cache: jax.Array, new_LBKH: jax.Array, position_B: jax.Array, *, axis: int) -> jax.Array:
-    # Rows are a batch dimension of the scatter, so XLA writes in place. A vmap over rows means the same, but it moves
-    # rows to the front, and XLA:CPU then copies the whole cache.
-    places = jax.lax.ScatterDimensionNumbers(
-        update_window_dims=(0, 2, 3),
-        inserted_window_dims=(axis,),
-        scatter_dims_to_operand_dims=(axis,),
-        operand_batching_dims=(1,),
-        scatter_indices_batching_dims=(0,),
-    )
-    return jax.lax.scatter(cache, position_B[:, None], new_LBKH, places, unique_indices=True, mode="clip")
-
-
-def _write_rows(cache: jax.Array, new_LBKH: jax.Array, position_B: jax.Array, *, axis: int) -> jax.Array:
-    # For a scatter, XLA:TPU chooses another layout than the products read, and copies the whole cache into it in every
-    # step. So this writes row by row and holds the layout. (On a GPU it would start one kernel per row.)
-    as_it_lies = Layout(major_to_minor=tuple(range(cache.ndim)))
-
-    # Four whole numbers share a word, and a write of one of them into a tile would copy the cache in every step. So the
-    # tile is read, and written whole.
-    slots = cache.shape[axis]
-    tile = min({3: 32, 4: 128}[axis], slots) if cache.dtype == jnp.int8 else 1
-
-    # In the form of a slot before the loop: XLA would turn the features of a key into a column anew for every row.
-    made = jax.lax.optimization_barrier(jnp.expand_dims(new_LBKH, axis))
-
-    def row(b: jax.Array, cache: jax.Array) -> jax.Array:
-        new = jax.lax.dynamic_slice_in_dim(made, b, 1, axis=1)
-        start = [jnp.int32(0)] * cache.ndim
-        start[1], start[axis] = b, position_B[b] // tile * tile
-        if slots % tile:  # the last tile begins earlier; XLA then no longer sees that tiles lie apart, and copies
-            start[axis] = jnp.minimum(start[axis], slots - tile)
-        if tile > 1:
-            size = list(cache.shape)
-            size[1], size[axis] = 1, tile
-            here = start[axis] + jax.lax.broadcasted_iota(jnp.int32, size, axis) == position_B[b]
-            new = jnp.where(here, new, jax.lax.dynamic_slice(cache, start, size))
-        written = jax.lax.dynamic_update_slice(cache, new, start)
-        return with_layout_constraint(written, as_it_lies)
-
-    return jax.lax.fori_loop(0, cache.shape[1], row, cache)
 
 
 def attend(

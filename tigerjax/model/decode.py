@@ -90,7 +90,7 @@ def decode_step(
     dynamic, past its original length, this is not what the whole row gives: the keys in the cache keep the angles of
     the length at which they were written, while the new token has those of the length now. So does `transformers`.
     """
-    slot_1S, window = jnp.arange(cache.keys[0].shape[-1])[None], config.extras.window
+    slot_1S, window = jnp.arange(kv.slots_of(cache))[None], config.extras.window
     before_BS = slot_1S < position_B[:, None]
     if window is not None:
         before_BS &= slot_1S > position_B[:, None] - window
@@ -99,7 +99,8 @@ def decode_step(
     # The layers only read the cache. The new token's keys and values are written once, after all of them: a write in
     # every layer would be a loop over rows in every layer on a TPU, and XLA would copy the cache into a layout for it.
     def layer(x_BTD: jax.Array, w_and_cache: Any) -> Any:
-        w, k_BKHS, v_BKSH = w_and_cache
+        w, *held = w_and_cache
+        k_BKHS, v_BKSH = (kv.rows_of(one, cache.page_BT, axis) for one, axis in zip(held, (3, 2), strict=True))
 
         def attend(q_BTNH: jax.Array, k_BTKH: jax.Array, v_BTKH: jax.Array) -> Any:
             new_k_BKH, new_v_BKH = k_BTKH[:, 0], v_BTKH[:, 0]
@@ -115,7 +116,9 @@ def decode_step(
         else:
             decode_stack.check(config, compute, stack[0], cache)
             interpret = compute.decode_kernels == "interpret"
-            x_BTD, of_stack = decode_stack.run(x_BTD, *stack, position_B, config=config, interpret=interpret)
+            x_BTD, of_stack = decode_stack.run(
+                x_BTD, *stack, position_B, cache.page_BT, config=config, interpret=interpret
+            )
         new.append(of_stack)
     # The cache must be written after every layer has read it. Nothing else tells XLA:CPU so, and it would copy every
     # cache twice a step. x_BTD exists only after all layers, and 0 * x as an integer is 0, even where x is NaN.

@@ -11,7 +11,7 @@ the compute dtype, because single rows of them are read, and two rows in 16 bits
 """
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import jax
@@ -57,8 +57,8 @@ def normed(
             out_specs=[block, block],
         ),
         out_shape=[made, made],
-        compiler_params=_params("parallel", blocks=4 * rows * D * dtype.itemsize + rows * D * 12),
-        cost_estimate=_cost(5 * B * D, 4 * B * D * dtype.itemsize, 2 * rows * D * dtype.itemsize),
+        compiler_params=parameters("parallel", blocks=4 * rows * D * dtype.itemsize + rows * D * 12),
+        cost_estimate=cost(5 * B * D, 4 * B * D * dtype.itemsize, 2 * rows * D * dtype.itemsize),
         interpret=interpret,
         name="decode_norm",
     )(layer_1, x_BD, more_BD, scale_L1D)
@@ -132,10 +132,10 @@ def product(
             out_specs=out,
         ),
         out_shape=made,
-        compiler_params=_params(
+        compiler_params=parameters(
             "parallel", blocks=2 * (x_bytes + first) + B * columns * 16 + (K * columns * 2 if scales else 0)
         ),
-        cost_estimate=_cost(2 * B * K * N * len(matrices), moved, first),
+        cost_estimate=cost(2 * B * K * N * len(matrices), moved, first),
         interpret=interpret,
         name="decode_product",
     )(layer_1, x, *matrices, *scales)
@@ -168,35 +168,15 @@ def attend(
     K, S, dtype = k_LBKHS.shape[2], k_LBKHS.shape[4], k_LBKHS.dtype
     G, rows = N // K, attention_rows(B, S, H, dtype.itemsize)
 
-    def body(
-        _: Any, position_ref: Any, q_ref: Any, k_ref: Any, v_ref: Any, sin_ref: Any, cos_ref: Any, *refs: Any
-    ) -> None:
-        keys_ref, values_ref, o_ref, new_k_ref, turned_ref = refs
-
-        def turned(x: Any) -> Any:
-            y = x * cos_ref[...] + pltpu.roll(x, H // 2, x.ndim - 1) * sin_ref[...]
-            return y.astype(dtype).astype(jnp.float32)
-
-        new_k_ref[0] = turned(k_ref[0])
-        for g in range(G):
-            turned_ref[g] = turned(q_ref[g])
-        slot_GS = jax.lax.broadcasted_iota(jnp.int32, (G, S), 1)
-        for r in range(rows):
-            position = position_ref[pl.program_id(0) * rows + r]
-            there_GS = slot_GS < position
-            if window is not None:
-                there_GS &= slot_GS > position - window
-            q_GH = turned_ref[:, r]
-            scores_GS = jnp.dot(q_GH.astype(dtype), keys_ref[0, r, 0], preferred_element_type=jnp.float32) * H**-0.5
-            scores_GS = jnp.where(there_GS, scores_GS, MASKED)
-            own_G1 = jnp.sum(q_GH * new_k_ref[0, r : r + 1], axis=-1, keepdims=True) * H**-0.5
-            most_G1 = jnp.maximum(scores_GS.max(-1, keepdims=True), own_G1)
-            weights_GS, own_G1 = jnp.exp(scores_GS - most_G1), jnp.exp(own_G1 - most_G1)
-            total_G1 = weights_GS.sum(-1, keepdims=True) + own_G1
-            probs_GS, own_G1 = (weights_GS / total_G1).astype(dtype), (own_G1 / total_G1).astype(dtype)
-            out_GH = jnp.dot(probs_GS, values_ref[0, r, 0], preferred_element_type=jnp.float32)
-            out_GH = out_GH.astype(dtype).astype(jnp.float32)
-            o_ref[:, r] = out_GH + own_G1.astype(jnp.float32) * v_ref[0, r : r + 1]
+    def body(_: Any, position_ref: Any, *refs: Any) -> None:
+        *given, keys_ref, values_ref, o_ref, new_k_ref, turned_ref = refs
+        attend_rows(
+            (*given, o_ref, new_k_ref, turned_ref),
+            lambda r: position_ref[pl.program_id(0) * rows + r],
+            lambda r: keys_ref[0, r, 0],
+            lambda r: values_ref[0, r, 0],
+            window=window,
+        )
 
     def of_head(count: int) -> Any:
         return pl.BlockSpec((count, rows, H), lambda b, k, *_: (k, b, 0))
@@ -217,11 +197,49 @@ def attend(
             scratch_shapes=[pltpu.VMEM((G, rows, H), jnp.float32)],
         ),
         out_shape=[jax.ShapeDtypeStruct(a.shape, jnp.float32) for a in (q_NBH, k_KBH)],
-        compiler_params=_params("parallel", "arbitrary", blocks=2 * each),
-        cost_estimate=_cost(4 * N * B * H * S, 2 * B * K * H * S * dtype.itemsize, each),
+        compiler_params=parameters("parallel", "arbitrary", blocks=2 * each),
+        cost_estimate=cost(4 * N * B * H * S, 2 * B * K * H * S * dtype.itemsize, each),
         interpret=interpret,
         name="decode_attention",
     )(layer_1, position_B, q_NBH, k_KBH, v_KBH, *angles, k_LBKHS, v_LBKSH)
+
+
+def attend_rows(
+    refs: tuple[Any, ...],
+    position: Callable[[int], Any],
+    keys: Callable[[int], Any],
+    values: Callable[[int], Any],
+    *,
+    window: int | None,
+) -> None:
+    """The arithmetic of `attend` in a kernel: the queries of a key head, for some rows. `refs` are q, k, v, sin, cos,
+    the two outputs and a place for the turned queries. Row r has position(r), keys(r) as HS and values(r) as SH."""
+    q_ref, k_ref, v_ref, sin_ref, cos_ref, o_ref, new_k_ref, turned_ref = refs
+    (G, rows, H), (S, _), dtype = q_ref.shape, values(0).shape, keys(0).dtype
+
+    def turned(x: Any) -> Any:
+        y = x * cos_ref[...] + pltpu.roll(x, H // 2, x.ndim - 1) * sin_ref[...]
+        return y.astype(dtype).astype(jnp.float32)
+
+    new_k_ref[0] = turned(k_ref[0])
+    for g in range(G):
+        turned_ref[g] = turned(q_ref[g])
+    slot_GS = jax.lax.broadcasted_iota(jnp.int32, (G, S), 1)
+    for r in range(rows):
+        there_GS = slot_GS < position(r)
+        if window is not None:
+            there_GS &= slot_GS > position(r) - window
+        q_GH = turned_ref[:, r]
+        scores_GS = jnp.dot(q_GH.astype(dtype), keys(r), preferred_element_type=jnp.float32) * H**-0.5
+        scores_GS = jnp.where(there_GS, scores_GS, MASKED)
+        own_G1 = jnp.sum(q_GH * new_k_ref[0, r : r + 1], axis=-1, keepdims=True) * H**-0.5
+        most_G1 = jnp.maximum(scores_GS.max(-1, keepdims=True), own_G1)
+        weights_GS, own_G1 = jnp.exp(scores_GS - most_G1), jnp.exp(own_G1 - most_G1)
+        total_G1 = weights_GS.sum(-1, keepdims=True) + own_G1
+        probs_GS, own_G1 = (weights_GS / total_G1).astype(dtype), (own_G1 / total_G1).astype(dtype)
+        out_GH = jnp.dot(probs_GS, values(r), preferred_element_type=jnp.float32)
+        out_GH = out_GH.astype(dtype).astype(jnp.float32)
+        o_ref[:, r] = out_GH + own_G1.astype(jnp.float32) * v_ref[0, r : r + 1]
 
 
 def _divisor(count: int, unit: int, most: int) -> int:
@@ -232,10 +250,10 @@ def _divisor(count: int, unit: int, most: int) -> int:
     return unit * max(k for k in range(1, max(1, min(most, count) // unit) + 1) if (count // unit) % k == 0)
 
 
-def _params(*kinds: Literal["parallel", "arbitrary"], blocks: int) -> Any:
+def parameters(*kinds: Literal["parallel", "arbitrary"], blocks: int) -> Any:
     return pltpu.CompilerParams(dimension_semantics=kinds, vmem_limit_bytes=blocks + SPARE_BYTES)
 
 
-def _cost(flops: int, moved: int, first: int) -> pl.CostEstimate:
+def cost(flops: int, moved: int, first: int) -> pl.CostEstimate:
     """What the plan reads: bytes that go through the memory. Nothing hides the first block, so it counts twice."""
     return pl.CostEstimate(flops=flops, transcendentals=0, bytes_accessed=moved + first)

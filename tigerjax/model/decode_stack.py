@@ -15,9 +15,9 @@ from jax.sharding import PartitionSpec
 from tigerjax.config import ComputeConfig, ModelConfig
 from tigerjax.errors import ConfigError
 from tigerjax.mesh import on_each, spec
-from tigerjax.model import decode_kernels
+from tigerjax.model import cache as kv
+from tigerjax.model import decode_kernels, decode_pages
 from tigerjax.model import rope as rotary
-from tigerjax.model.cache import Cache
 from tigerjax.model.layers import RMSNorm
 from tigerjax.model.quantised import Quantised
 from tigerjax.model.weights import get, leaves, nested
@@ -37,7 +37,7 @@ CUTS = {
 """Logical axes of the weights of a layer that devices share. Of the others each has all."""
 
 
-def check(config: ModelConfig, compute: ComputeConfig, w_L: Any, cache: Cache) -> None:
+def check(config: ModelConfig, compute: ComputeConfig, w_L: Any, cache: kv.Cache) -> None:
     """ConfigError where the kernels cannot read such weights or such a cache."""
     sizes, given = jax.sharding.get_abstract_mesh().shape, f"compute.decode_kernels={compute.decode_kernels}"
     for axis in ("stage", "fsdp", "sequence"):
@@ -53,7 +53,7 @@ def check(config: ModelConfig, compute: ComputeConfig, w_L: Any, cache: Cache) -
         raise ConfigError(f"{given} reads weights in {compute.dtype} and int8, not in int4; leave one of the two away")
     if H % decode_kernels.LANES and compute.decode_kernels == "on":
         raise ConfigError(f"{given} needs heads whose width is a multiple of 128, not {H}; set it off")
-    rows, slots = keys.shape[1] // sizes.get("data", 1), keys.shape[4]
+    rows, slots = len(cache.lengths_B) // sizes.get("data", 1), kv.slots_of(cache)
     if not decode_kernels.attention_rows(rows, slots, H, keys.dtype.itemsize):
         raise ConfigError(
             f"{given} holds the {slots} tokens of some rows in the vector memory at one time, which is too small for"
@@ -67,23 +67,26 @@ def run(
     k_LBKHS: jax.Array,
     v_LBKSH: jax.Array,
     position_B: jax.Array,
+    page_BT: jax.Array | None,
     *,
     config: ModelConfig,
     interpret: bool,
 ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    """(x_BTD after a stack of layers with T = 1, the new keys and values as LBKH)."""
+    """(x_BTD after a stack of layers with T = 1, the new keys and values as LBKH). `page_BT` is that of the cache."""
     sin_BT1H, cos_BT1H = rotary.angles(position_B[:, None], config.head_dim, base=config.rope_base, scaling=config.rope)
     rows, kv_new = spec("batch", None), spec(None, "batch", "act_kv_heads", None)
     held = spec(None, "batch", "act_kv_heads", None, None)
+    where_B = (position_B,) if page_BT is None else (position_B, page_BT)
+    where = tuple(spec("batch", *[None] * (a.ndim - 1)) for a in where_B)
     cuts = nested((path, _cut(path, w)) for path, w in leaves(w_L))
     alone = jax.sharding.get_abstract_mesh().shape.get("tensor", 1) == 1
     out: Any = rows, (kv_new, kv_new)
     one: Any = on_each(
         functools.partial(_layers, config=config, interpret=interpret, alone=alone),
-        (rows, cuts, held, held, spec("batch"), rows, rows),
+        (rows, cuts, held, held, where, rows, rows),
         out,
     )
-    x_BD, new = one(x_BTD[:, 0], w_L, k_LBKHS, v_LBKSH, position_B, sin_BT1H[:, 0, 0], cos_BT1H[:, 0, 0])
+    x_BD, new = one(x_BTD[:, 0], w_L, k_LBKHS, v_LBKSH, where_B, sin_BT1H[:, 0, 0], cos_BT1H[:, 0, 0])
     return x_BD[:, None], new
 
 
@@ -102,7 +105,7 @@ def _layers(
     w_L: Any,
     k_LBKHS: jax.Array,
     v_LBKSH: jax.Array,
-    position_B: jax.Array,
+    where_B: tuple[jax.Array, ...],
     sin_BH: jax.Array,
     cos_BH: jax.Array,
     *,
@@ -110,7 +113,7 @@ def _layers(
     interpret: bool,
     alone: bool,
 ) -> Any:
-    """What one device does."""
+    """What one device does. `where_B` are position_B, and in a cache of pages page_BT."""
     dtype, extras, eps = x_BD.dtype, config.extras, config.norm_eps
     norm = functools.partial(decode_kernels.normed, eps=eps, interpret=interpret)
     scales = {name: get(w_L, f"{name}/scale")[:, None] for name in ("attn_norm", "mlp_norm")}
@@ -144,10 +147,16 @@ def _layers(
         x_BD, more_BD, layer_1 = carry
         x_BD, h_BD = norm(x_BD, more_BD, scales["attn_norm"], layer_1)
         q_NBH, k_KBH, v_KBH = (heads(h_BD, name, layer_1) for name in ("q", "k", "v"))
-        out_NBH, k_KBH = decode_kernels.attend(
-            q_NBH, k_KBH, v_KBH, (sin_BH, cos_BH), k_LBKHS, v_LBKSH, position_B, layer_1,
-            window=extras.window, interpret=interpret,
-        )  # fmt: skip
+        angles, held = (sin_BH, cos_BH), (k_LBKHS, v_LBKSH)
+        if len(where_B) == 1:
+            out_NBH, k_KBH = decode_kernels.attend(
+                q_NBH, k_KBH, v_KBH, angles, *held, *where_B, layer_1, window=extras.window, interpret=interpret
+            )
+        else:
+            where = layer_1, where_B[0], where_B[1]
+            out_NBH, k_KBH = decode_pages.attend(
+                (q_NBH, k_KBH, v_KBH), angles, held, where, window=extras.window, interpret=interpret
+            )
         more_BD = summed(product(out_NBH, ("attn/o",), layer_1, inputs=2))
         if extras.o_bias:
             more_BD += get(w_L, "attn/o_bias")[layer_1[0]].astype(dtype)

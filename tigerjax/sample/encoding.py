@@ -144,3 +144,15 @@ def record(
         first.setdefault(text, cid)
     degenerate = len(drawn) > 1 and len(first) == 1
     return {**p.prompt, "messages": p.messages, **base, "degenerate": degenerate, "candidates": candidates}
+
+
+def padded(prompts: Sequence[Sequence[int]], rows: int, length: int) -> tuple[np.ndarray, np.ndarray]:
+    """tokens_BT, padded with 0 on the right, and segment_ids_BT, which are 1 on tokens. Rows after the last prompt
+    repeat the first one."""
+    tokens_BT = np.zeros((rows, length), np.int32)
+    segment_ids_BT = np.zeros((rows, length), np.int32)
+    for b in range(rows):
+        ids = prompts[b] if b < len(prompts) else prompts[0]
+        tokens_BT[b, : len(ids)] = ids
+        segment_ids_BT[b, : len(ids)] = 1
+    return tokens_BT, segment_ids_BT

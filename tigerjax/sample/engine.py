@@ -15,7 +15,6 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Annotated, Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
@@ -24,10 +23,10 @@ from tigerjax.checkpoint.loaded import Loaded
 from tigerjax.config.ranges import Count, CountOrZero, PositiveShare, Range, Seed, check
 from tigerjax.errors import ConfigError
 from tigerjax.model import cache as kv
-from tigerjax.model.quantised import is_quantised
-from tigerjax.sample import encoding, slots
+from tigerjax.sample import encoding, paging, slots
 from tigerjax.sample.choose import candidate_keys
 from tigerjax.sample.encoding import Drawn, Prompt
+from tigerjax.sample.ready import ready
 
 SMALLEST_BUCKET = 32
 REFILLS = 40
@@ -106,6 +105,8 @@ class Stats:
     """Steps times slots: the tokens that would have been drawn if no slot had ever been free."""
     drawn: int = 0
     """Tokens drawn in decode steps, including those that ended an answer. (First tokens come from the prefill.)"""
+    put_back: int = 0
+    """Candidates for which a cache of pages had no room, and which were drawn again."""
     compilations: int = 0
     """Traces of prefill, fill and advance. jit remembers them, so a second call counts new shapes only."""
 
@@ -197,29 +198,14 @@ def answers(
         buckets.setdefault(bucket(len(p.ids), sampling.context), []).append(p)
     if not buckets:
         return
+    longest = max(min(len(p.ids) + sampling.max_new_tokens, sampling.context) for p in prompts)
+    paging.check(model.compute.cache_tokens, longest - 1, mesh_axes.row_ways(model.mesh))  # the last one is not read
 
     model, form = ready(model)
     draw = slots.Draw(sampling.temperature, sampling.top_p, sampling.top_k, tuple(sorted(ends)))
     decode = _Decode(model, form, sampling, draw, batching, stats)
     for length in sorted(buckets):
         yield from decode.run(buckets[length], length)
-
-
-def ready(model: Loaded) -> tuple[Loaded, kv.Form]:
-    """The model with its weights as decoding reads them: in the dtype of the products and on the device, once and not
-    once a token. The form is that of its cache, with the stacks that its layers are in
-    (`tigerjax.model.cache.unstack`). ConfigError for kernels that the devices do not have."""
-    if isinstance(model.weights["layers"], tuple):  # this was done already
-        return model, kv.Form(len(model.weights["layers"]), model.cache_dtype)
-    platform = jax.default_backend() if model.mesh is None else model.mesh.devices.flat[0].platform
-    if model.compute.decode_kernels == "on" and platform != "tpu":
-        raise ConfigError(f"compute.decode_kernels=on is for TPUs, and this is a {platform}; set it off")
-    weights = jax.tree.map(
-        lambda w: w if is_quantised(w) else jnp.asarray(w, model.compute.dtype), model.weights, is_leaf=is_quantised
-    )
-    apart = model.mesh is None and platform == "cpu"
-    weights, stacks = (kv.unstack(weights), model.config.num_layers) if apart else (weights, 1)
-    return dataclasses.replace(model, weights=weights), kv.Form(stacks, model.cache_dtype)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -238,25 +224,29 @@ class _Decode:
         """(prompt, its candidates) as prompts are finished; `length` is the bucket of the prompts."""
         stats, n, answer = self.stats, self.sampling.n, self.sampling.max_new_tokens
         model, R, P = self.model, self.batching.rows, self.batching.prompts
-        state = slots.empty(model.config, model.compute, R, length + answer, answer, model.mesh, self.form)
+        ways, room = mesh_axes.row_ways(model.mesh), length + answer
+        form = paging.in_pages(self.form, model.compute.cache_tokens, R, room, ways)
+        pages = paging.Pages(form, R, room, ways) if form.pages else None
+        state = slots.empty(model.config, model.compute, R, room, answer, model.mesh, form)
         waiting = deque((place, k) for place in range(len(prompts)) for k in range(n))
         prefilled, prefill = -1, None  # the batch of prompts whose candidates are being started
         owners: dict[int, tuple[int, int]] = {}  # slot -> (place, k)
         drawn: dict[int, dict[int, Drawn]] = {}
         at_once = max(1, R // REFILLS)
-        steps = 0
+        steps, written = 0, dict[int, int]()  # written: tokens in the cache, by slot
         while waiting or owners:
             before = slots.traced[0]
-            free = [slot for slot in range(R) if slot not in owners]
+            for slot in pages.grow(written) if pages else ():
+                waiting.appendleft(owners.pop(slot))
+                stats.put_back += 1
             # Starts as many candidates as fit, in groups of one fixed size, each group from one prefill.
-            while waiting and free:
-                if prefilled != (number := waiting[0][0] // P):
+            while group := self._group(prompts, waiting, owners, pages, at_once):
+                if prefilled != (number := group[0].place // P):
                     prefilled, prefill = number, self._prefill(prompts, number, length)
-                group: list[tuple[int, int, int]] = []
-                while waiting and free and len(group) < at_once and waiting[0][0] // P == number:
-                    owners[free[0]] = waiting[0]
-                    group.append((free.pop(0), *waiting.popleft()))
                 state = self._fill(state, prefill, prompts, group, at_once)
+                owners |= {one.slot: (one.place, one.k) for one in group}
+            if pages:
+                state = state._replace(cache=state.cache._replace(page_BT=self._put(pages.table_RT.copy())))
             enough = min(R, R - len(owners) + at_once)
             with self._set_mesh():
                 state, seen = slots.advance(
@@ -274,7 +264,12 @@ class _Decode:
             stats.decode_steps += now - steps
             stats.decode_slots += (now - steps) * R
             steps = now
+            written = {
+                slot: len(prompts[place].ids) + int(seen.count_R[slot]) - 1 for slot, (place, _) in owners.items()
+            }
             for slot in [slot for slot in owners if not seen.left_R[slot]]:
+                if pages:
+                    pages.end(slot)
                 place, k = owners.pop(slot)
                 ids, stop = seen.tokens_RT[slot, : seen.count_R[slot]].tolist(), int(seen.stop_R[slot])
                 draws = len(ids) + (stop >= 0)
@@ -285,10 +280,36 @@ class _Decode:
                     yield prompts[place], [mine[k] for k in range(n)]
                     del drawn[place]
 
+    def _group(
+        self,
+        prompts: Sequence[Prompt],
+        waiting: deque[tuple[int, int]],
+        owners: Collection[int],
+        pages: paging.Pages | None,
+        size: int,
+    ) -> list[paging.Started]:
+        """Takes candidates from `waiting`, at most `size` and of one prefill, as far as slots and pages are free."""
+        free = [slot for slot in range(self.batching.rows) if slot not in owners]
+        group: list[paging.Started] = []
+        number = waiting[0][0] // self.batching.prompts if waiting else -1
+        while waiting and free and len(group) < size and waiting[0][0] // self.batching.prompts == number:
+            prompt = prompts[waiting[0][0]]
+            found = pages.start(free, waiting[0][0], len(prompt.ids), self._limit(prompt)) if pages else (free[0], None)
+            if found is None:
+                break
+            slot, page_T = found
+            free.remove(slot)
+            group.append(paging.Started(slot, page_T, *waiting.popleft()))
+        return group
+
+    def _limit(self, prompt: Prompt) -> int:
+        """The most tokens that an answer to this prompt may have."""
+        return min(self.sampling.max_new_tokens, self.sampling.context - len(prompt.ids))
+
     def _prefill(self, prompts: Sequence[Prompt], number: int, length: int) -> Any:
         group = prompts[number * self.batching.prompts : (number + 1) * self.batching.prompts]
         self.stats.prefilled += len(group)
-        tokens_BT, segments_BT = _pad([p.ids for p in group], self.batching.prompts, length)
+        tokens_BT, segments_BT = encoding.padded([p.ids for p in group], self.batching.prompts, length)
         rows = self._put(tokens_BT), self._put(segments_BT)
         with self._set_mesh():
             return slots.prefill(self.model.weights, *rows, config=self.model.config, compute=self.model.compute)
@@ -305,32 +326,22 @@ class _Decode:
         state: slots.Slots,
         prefill: Any,
         prompts: Sequence[Prompt],
-        group: Sequence[tuple[int, int, int]],
+        group: Sequence[paging.Started],
         size: int,
     ) -> slots.Slots:
-        """Starts the candidates of `group`, which are triples (slot, place of the prompt, candidate number).
+        """Starts the candidates of `group`.
 
         The group is filled up to `size` with copies that go to no slot, so that the shape is always the same."""
-        most, context = self.sampling.max_new_tokens, self.sampling.context
-        full = [*group, *[(self.batching.rows, *group[0][1:])] * (size - len(group))]
-        ids = [prompts[place].prompt["prompt_id"] for _, place, _ in full]
-        keys_C = candidate_keys(self.sampling.seed, self.sampling.round, ids, [k for _, _, k in full])
+        first = group[0]
+        none_T = None if first.page_T is None else np.full_like(first.page_T, paging.NOWHERE)
+        full = [*group, *[first._replace(slot=self.batching.rows, page_T=none_T)] * (size - len(group))]
+        ids = [prompts[one.place].prompt["prompt_id"] for one in full]
+        keys_C = candidate_keys(self.sampling.seed, self.sampling.round, ids, [one.k for one in full])
         starts = slots.Starts(
-            slot_C=np.array([slot for slot, _, _ in full], np.int32),
-            prompt_C=np.array([place % self.batching.prompts for _, place, _ in full], np.int32),
+            slot_C=np.array([one.slot for one in full], np.int32),
+            prompt_C=np.array([one.place % self.batching.prompts for one in full], np.int32),
             keydata_C2=np.asarray(jax.random.key_data(keys_C)),
-            limit_C=np.array([min(most, context - len(prompts[place].ids)) for _, place, _ in full], np.int32),
+            limit_C=np.array([self._limit(prompts[one.place]) for one in full], np.int32),
+            page_CT=None if none_T is None else np.stack([one.page_T for one in full]),
         )
         return slots.fill(state, *prefill, starts, draw=self.draw, mesh=self.model.mesh)
-
-
-def _pad(prompts: Sequence[Sequence[int]], rows: int, length: int) -> tuple[np.ndarray, np.ndarray]:
-    """tokens_BT, padded with 0 on the right, and segment_ids_BT, which are 1 on tokens. Rows after the last prompt
-    repeat the first one."""
-    tokens_BT = np.zeros((rows, length), np.int32)
-    segment_ids_BT = np.zeros((rows, length), np.int32)
-    for b in range(rows):
-        ids = prompts[b] if b < len(prompts) else prompts[0]
-        tokens_BT[b, : len(ids)] = ids
-        segment_ids_BT[b, : len(ids)] = 1
-    return tokens_BT, segment_ids_BT

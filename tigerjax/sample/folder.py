@@ -70,7 +70,8 @@ def sample_prompts(
 ) -> dict[str, Any]:
     """Writes the records of `engine.generate` to OUT and returns figures; an interrupted folder is continued.
 
-    The figure `fill` is the share of the decode's slots, over all its steps, that drew a token. `progress` is called
+    The figure `fill` is the share of the decode's slots, over all its steps, that drew a token; `put_back` counts the
+    candidates for which a cache of `compute.cache_tokens` had no room for a while. `progress` is called
     after every prompt. ConfigError when the folder holds other samples, or another process writes into it.
     """
     out = paths.of(out)
@@ -142,6 +143,8 @@ def _sample(
         "prefilled": stats.prefilled,
         "fill": stats.drawn / max(stats.decode_slots, 1),
     }
+    if model.compute.cache_tokens is not None:
+        figures["put_back"] = stats.put_back
     if writer:
         _write(out / CANDIDATES, (r for r in ordered if "skipped" not in r))
         _write(out / SKIPPED, (r for r in ordered if "skipped" in r))

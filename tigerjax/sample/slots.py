@@ -72,6 +72,9 @@ class Starts(NamedTuple):
     """Its random key, as two uint32 words."""
     limit_C: jax.Array | np.ndarray
     """The most tokens that it may have."""
+    page_CT: jax.Array | np.ndarray | None = None
+    """Which pages get the tokens of its prompt, counted over all devices; past the last: that page is there. None for
+    a cache without pages."""
 
 
 class Slots(NamedTuple):
@@ -145,14 +148,14 @@ def empty(
         )
 
     # Made in its shardings, so that no device ever holds the whole cache.
-    return make() if mesh is None else jax.jit(make, out_shardings=shardings(mesh, form.stacks, top))()
+    return make() if mesh is None else jax.jit(make, out_shardings=shardings(mesh, form, top))()
 
 
-def shardings(mesh: Mesh, stacks: int = 1, top: int = 0) -> Slots:
-    """Rows over the batch axes, heads over 'tensor'."""
+def shardings(mesh: Mesh, form: kv.Form = kv.PLAIN, top: int = 0) -> Slots:
+    """Rows over the batch axes, and pages too; heads over 'tensor'."""
     row, none = mesh_axes.sharding(mesh, "batch"), mesh_axes.sharding(mesh)
-    heads = (mesh_axes.sharding(mesh, None, "batch", "act_kv_heads"),) * stacks
-    cache = kv.Cache._make([heads, heads, row])
+    heads = (mesh_axes.sharding(mesh, None, "batch", "act_kv_heads"),) * form.stacks
+    cache = kv.Cache._make([heads, heads, row, row if form.pages else None])
     return Slots._make([cache, *[row] * 9, Top._make([row, row]) if top else None, none])
 
 
@@ -161,7 +164,8 @@ def _pin(slots: Slots, mesh: Mesh | None) -> Slots:
     if mesh is None:
         return slots
     top = 0 if slots.top is None else 1
-    return jax.lax.with_sharding_constraint(slots, shardings(mesh, len(slots.cache.keys), top))
+    form = kv.Form(len(slots.cache.keys), pages=0 if slots.cache.page_BT is None else 1)
+    return jax.lax.with_sharding_constraint(slots, shardings(mesh, form, top))
 
 
 @functools.partial(jax.jit, static_argnames=("length", "mesh"))
@@ -200,7 +204,7 @@ def fill(
 
     `logits_BV` and `prompts` are what `prefill` returned; an Each has a row for each candidate."""
     traced[0] += 1
-    slot_C, prompt_C, keydata_C2, limit_C = map(jnp.asarray, starts)
+    slot_C, prompt_C, keydata_C2, limit_C = map(jnp.asarray, starts[:4])
     keys_C = jax.random.wrap_key_data(keydata_C2, impl="threefry2x32")
     new_logits_CV = logits_BV[prompt_C]
     first_C = jnp.zeros_like(slot_C)
@@ -210,9 +214,11 @@ def fill(
     def put(old: jax.Array, new: jax.Array) -> jax.Array:
         return old.at[slot_C].set(new.astype(old.dtype), mode="drop")
 
-    # The slot's last candidate left keys and values after the prompt's. They are never read: they are past the row's
-    # length.
+    # The slot's last candidate left keys and values after the prompt's, and so did the last owner of a page. They are
+    # never read: they are past the row's length.
     def begin(axis: int, old: jax.Array, new: jax.Array) -> jax.Array:
+        if starts.page_CT is not None:
+            return kv.put_pages(old, new[:, prompt_C], jnp.asarray(starts.page_CT), axis)
         upto = (slice(None),) * (axis - 2) + (slice(T),)
         return old.at[:, slot_C, *upto].set(new[:, prompt_C, *upto], mode="drop")
 
@@ -252,10 +258,15 @@ def advance(
 
     With `most` it stops after so many steps at the latest, and the slots forget what is in Seen. So T need be no more
     than `most` and one, the first token of an answer.
+
+    In a cache of pages, rows without a page are freed, and it stops before a live row has none for its next token.
     """
     traced[0] += 1
     if isinstance(draw, Each):
         slots = slots._replace(left_R=jnp.where(draw.live_R, slots.left_R, 0))
+    paged = slots.cache.page_BT is not None
+    if paged:
+        slots = slots._replace(left_R=jnp.where(slots.cache.page_BT[:, 0] > 0, slots.left_R, 0))
     started = slots.steps
     T, family = slots.tokens_RT.shape[1], families.of(config)
 
@@ -284,6 +295,8 @@ def advance(
 
     def goes_on(s: Slots) -> jax.Array:
         short = jnp.sum(s.left_R == 0) < enough
+        if paged:
+            short &= ~kv.any_without_room(s.cache, s.left_R > 0)
         return short if most is None else short & (s.steps < started + most)
 
     slots = _pin(jax.lax.while_loop(goes_on, step, slots), mesh)

@@ -110,7 +110,7 @@ def _shardings(mesh: Mesh, stacks: int, kind: str) -> kv.Cache:
     """Rows of a batch are split over devices, blocks are not: each may go to any row."""
     rows = None if kind == "kept" else "batch"
     heads = (mesh_axes.sharding(mesh, None, rows, "act_kv_heads"),) * stacks
-    return kv.Cache._make([heads, heads, mesh_axes.sharding(mesh, rows)])
+    return kv.Cache._make([heads, heads, mesh_axes.sharding(mesh, rows), None])
 
 
 @functools.partial(jax.jit, static_argnames="mesh", donate_argnums=0)

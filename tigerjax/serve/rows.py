@@ -28,7 +28,7 @@ from tigerjax.model import cache as kv
 from tigerjax.model import families
 from tigerjax.sample import encoding, slots
 from tigerjax.sample.choose import candidate_keys
-from tigerjax.sample.engine import ready
+from tigerjax.sample.ready import ready
 from tigerjax.serve.asked import STOPS, TOP, Ask, ServeBatching
 from tigerjax.serve.memory import Memory
 
@@ -252,5 +252,5 @@ def _extend(
     family = families.of(config)
     logits_BV, prompt = family.extend(weights, config, compute, prompt, tokens_BT, count_B, reach=reach)
     if mesh is not None:
-        prompt = jax.lax.with_sharding_constraint(prompt, slots.shardings(mesh, len(prompt.keys)).cache)
+        prompt = jax.lax.with_sharding_constraint(prompt, slots.shardings(mesh, kv.Form(len(prompt.keys))).cache)
     return logits_BV, prompt

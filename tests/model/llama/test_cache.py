@@ -10,7 +10,7 @@ import pytest
 
 from tigerjax.config import ComputeConfig, ModelConfig
 from tigerjax.errors import ConfigError
-from tigerjax.model import cache, decoder
+from tigerjax.model import cache, cache_write, decoder
 from tigerjax.model import decode as reading
 from tigerjax.model.layers import init
 
@@ -174,7 +174,7 @@ def test_a_decode_step_writes_its_cache_in_place():
     L, B, K, H, S = 3, 5, 2, 8, 4096
     k_LBKHS = jnp.zeros((L, B, K, H, S))
     new_LBKH, at_B = jnp.ones((L, B, K, H)), jnp.arange(B, dtype=jnp.int32)
-    write = jax.jit(lambda old, new, at: cache._write(old, new, at, axis=4), donate_argnums=0)
+    write = jax.jit(lambda old, new, at: cache_write.write(old, new, at, axis=4), donate_argnums=0)
     compiled = write.lower(k_LBKHS, new_LBKH, at_B).compile()
     assert compiled.memory_analysis().temp_size_in_bytes < k_LBKHS.nbytes / 10
     written = np.asarray(compiled(k_LBKHS, new_LBKH, at_B))

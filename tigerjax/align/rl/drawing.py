@@ -145,11 +145,17 @@ class RolloutBatches:
             round=turn,
         )
         drawn: dict[str, list[encoding.Drawn]] = {}
-        for prompt, candidates in engine.answers(model, asked, sampling, batching=batching):
+        stats = engine.Stats()
+        for prompt, candidates in engine.answers(model, asked, sampling, batching=batching, stats=stats):
             hosts.at(f"drawing roll-out {turn}, {len(drawn)} of {len(asked)} prompts are answered")
             drawn[prompt.prompt["prompt_id"]] = candidates
             if interrupted():
                 return None
+        if stats.put_back:
+            hosts.say(
+                f"tigerjax: note: roll-out {turn}: the cache had no room for {stats.put_back} answers for a while, and"
+                " they were drawn again; more compute.cache_tokens are faster"
+            )
         attempts, pairs = [], []
         for prompt in asked:
             for one in drawn[prompt.prompt["prompt_id"]]:
