@@ -1,9 +1,11 @@
 """Reading scheduled HLO. `loops.hlo` is cut from programs that libtpu 0.0.42.1 wrote, shortened by hand."""
 
+import itertools
 from pathlib import Path
 
 import pytest
 
+from tigerjax.plan import trips
 from tigerjax.plan.hlo import parse, shape_bytes
 from tigerjax.plan.trips import Program
 
@@ -30,6 +32,28 @@ def test_an_instruction_that_goes_on_after_a_brace_at_the_start_of_a_line_is_one
 def test_trip_counts_come_from_the_bound_and_the_step(program):
     """The inner loop steps by 2 to 8; the outer one's bound is an element of the tuple that it carries."""
     assert program.trips == {"while.inner": 4, "while.outer": 3}
+
+
+def test_a_bound_that_a_long_chain_of_scalars_reads_twice_each_is_evaluated_once_each(monkeypatch):
+    """Without that, the 32 links of this one would take 2^32 evaluations."""
+    calls = []
+
+    def counted(a, b):
+        calls.append(a)
+        assert len(calls) <= 10_000
+        return max(a, b)
+
+    monkeypatch.setitem(trips.ARITHMETIC, "maximum", counted)
+    names = ["constant.eight", *(f"link.{n}" for n in range(32))]
+    links = [
+        f"  %{name} = s32[]{{:T(128)}} maximum(%{before}, %{before})" for before, name in itertools.pairwise(names)
+    ]
+    bound = "  %constant.eight = s32[]{:T(128)} constant(8)"
+    text = LOOPS.replace(bound, "\n".join([bound, *links]))
+    text = text.replace(
+        "compare(%get-tuple-element.ic, %constant.eight)", f"compare(%get-tuple-element.ic, %{names[-1]})"
+    )
+    assert Program(text).trips == {"while.inner": 4, "while.outer": 3} and calls
 
 
 def test_static_cycles_multiply_nested_loops_and_take_the_longest_branch(program):

@@ -24,9 +24,23 @@ class _Scalars:
 
     def __init__(self, module: Module, computation: Computation, arguments: dict[int, Any]):
         self.module, self.computation, self.arguments = module, computation, arguments
+        self._values: dict[str, Any] = {}
 
     def value(self, name: str) -> Any:
-        """An int, a bool, or a dict of known tuple elements. Raises Unknown."""
+        """An int, a bool, or a dict of known tuple elements. Raises Unknown.
+
+        Each instruction is evaluated once: along a chain of fusions that read one another twice, its time would double
+        with each."""
+        if name not in self._values:
+            try:
+                self._values[name] = self._value(name)
+            except Unknown as error:
+                self._values[name] = error
+        if isinstance(value := self._values[name], Unknown):
+            raise Unknown(*value.args)
+        return value
+
+    def _value(self, name: str) -> Any:
         i = self.computation.instructions[name]
         op, args = i.opcode, i.operands
         if op == "parameter":
