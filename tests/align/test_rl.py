@@ -123,10 +123,10 @@ def test_a_roll_out_on_a_mesh_is_that_of_one_device_and_the_sampler_reads_the_ru
 
 
 def test_a_roll_out_from_a_small_cache_is_the_same_and_says_how_many_were_put_back(chat, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(paging, "PAGE_SLOTS", 4)
-    monkeypatch.setattr(paging, "STRETCH", 2)
+    monkeypatch.setattr(paging, "PAGE_SLOTS", 2)
+    monkeypatch.setattr(paging, "STRETCH", 1)
     logs = {}
-    for name, tokens in (("plain", None), ("pages", 32)):
+    for name, tokens in (("plain", None), ("pages", 12)):
         (tmp_path / name).mkdir()
         config = config_of(tmp_path / name, chat, steps=3, every=3)
         compute = dataclasses.replace(config.compute, cache_tokens=tokens)
