@@ -1,5 +1,6 @@
 """Files under configs/: their resolved dumps are the golden ones; they and the presets have the published weights."""
 
+import dataclasses
 import importlib
 import inspect
 import math
@@ -105,6 +106,16 @@ def test_a_config_has_the_published_number_of_parameters_by_arithmetic_and_by_sh
 def test_the_docstring_of_a_config_gives_its_number_of_parameters_and_says_what_was_not_run(path):
     text = path.read_text(encoding="utf-8")
     assert f"{COUNTS[path.stem]:,} parameters" in text and "our choice" in text
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*_tpu7x.py")), ids=lambda path: path.stem)
+def test_a_config_for_tpu7x_is_the_run_of_its_name_on_other_chips(path):
+    """The same training: what differs is how it is cut and computed."""
+    other, base = config.load(path), config.load(path.with_name(path.name.replace("_tpu7x", "")))
+    assert other != base and other.compute.splash.kernel == "wide"
+    optim = dataclasses.replace(other.optim, gradient_accumulation_steps=base.optim.gradient_accumulation_steps)
+    same = dataclasses.replace(other, name=base.name, compute=base.compute, mesh=base.mesh, optim=optim)
+    assert same == base
 
 
 def test_every_config_of_tigerbots_sizes_is_planned_by_the_script(monkeypatch):
