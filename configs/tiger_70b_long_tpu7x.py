@@ -7,7 +7,7 @@ Result   not yet run
 Command  tigerjax train configs/tiger_70b_long_tpu7x.py --checkpoint.init-from CHECKPOINT
 
 Plan     91.0 of 101.7 GB per chip; a step of 4,194,304 tokens in 26.65 s
-         (static 17.67, attention 8.78, not hidden 0.19 of 1.59 s of traffic);
+         (static 17.67, attention 8.79, not hidden 0.19 of 1.59 s of traffic);
          MFU at most 57.8%, at most 2,459 tokens/s/chip;
          2e+10 tokens in 1.47 days
          tigerjax plan configs/tiger_70b_long_tpu7x.py --topology tpu7x:4x4x4 --tokens 20e9
