@@ -109,6 +109,8 @@ def test_fields_of_the_config_can_be_overridden_until_a_step_has_used_them(tmp_p
         with pytest.raises(ConfigError, match=r"--\S+=as in the config has been used by step candidate of round 01"):
             settings_lib.overridden(folder, old, {name: value}, again=False)
         assert settings_lib.overridden(folder, old, {name: value}, again=True).overrides
+    smaller = settings_lib.overridden(folder, old, {"compute.cache_tokens": 4096}, again=False)
+    assert smaller.overrides == ["--compute.cache-tokens", "4096"]  # no answer depends on it
     finish(folder, 1, "train")
     with pytest.raises(ConfigError, match=r"--optim\.peak-lr=0\.0003 has been used by step train"):
         settings_lib.overridden(folder, new, {"optim.peak_lr": 1.0}, again=False)

@@ -8,7 +8,7 @@ import jax
 
 from tigerjax.checkpoint.model import save_model
 from tigerjax.command.cli import main
-from tigerjax.config import ComputeConfig, ModelConfig, stored_sizes
+from tigerjax.config import ComputeConfig, ModelConfig, stored_fields
 from tigerjax.model import decoder
 from tigerjax.model.layers import init
 from tigerjax.model.reward import RewardModel
@@ -83,7 +83,7 @@ def build(folder: Path) -> Path:
 
 def config_words(root: object, steps: int, rows: int) -> list[object]:
     """The quick start's config with the sizes of the tiny models; `root` has the materials."""
-    sizes = {f"--model.{name.replace('_', '-')}": value for name, value in stored_sizes(MODEL).items()}
+    sizes = {f"--model.{name.replace('_', '-')}": value for name, value in stored_fields(MODEL).items()}
     words = [word for pair in sizes.items() for word in pair]
     words += ["--data.tokenizer", f"{root}/tokenizer", "--data.seq-len", 64, "--global-batch-size", rows]
     return [*words, "--optim.total-steps", steps, "--optim.warmup-steps", 1, "--log-every-steps", 1]

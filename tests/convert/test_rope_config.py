@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from tigerjax.config import RopeConfig, dump, stored_sizes
+from tigerjax.config import RopeConfig, dump, stored_fields
 from tigerjax.errors import ConfigError
 from tigerjax.model import families
 from tigerjax.model.hf_config import reach, say_past, source_ids
@@ -95,7 +95,7 @@ def test_a_rope_goes_out_as_it_came_and_gives_the_config_back(tmp_path, name):
     assert read_config(tmp_path, went).config == model.config
     bare = read_config(tmp_path, export(model.config, {}))  # of a run that was trained here: no source is known
     assert bare.config == model.config
-    assert families.model_config("llama", json.loads(json.dumps(stored_sizes(model.config)))) == model.config
+    assert families.model_config("llama", json.loads(json.dumps(stored_fields(model.config)))) == model.config
 
 
 def test_training_at_another_length_does_not_change_what_the_rope_computes(tmp_path):
@@ -108,9 +108,9 @@ def test_training_at_another_length_does_not_change_what_the_rope_computes(tmp_p
 
 def test_a_model_without_scaled_rope_is_stored_and_shown_as_before(tmp_path):
     config = read_config(tmp_path, {}).config
-    assert "rope" not in stored_sizes(config) and not [line for line in dump(config) if line.startswith("rope.")]
+    assert "rope" not in stored_fields(config) and not [line for line in dump(config) if line.startswith("rope.")]
     scaled = dataclasses.replace(config, rope=RopeConfig(kind="linear", factor=2.0))
-    assert stored_sizes(scaled)["rope"]["factor"] == 2.0 and "rope.kind = 'linear'" in dump(scaled)
+    assert stored_fields(scaled)["rope"]["factor"] == 2.0 and "rope.kind = 'linear'" in dump(scaled)
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from text_readers import SFT, lines
 from thirteen import write_all
 
 from tigerjax.checkpoint.model import load_model, save_model
-from tigerjax.config import ModelConfig, stored_sizes
+from tigerjax.config import ModelConfig, stored_fields
 from tigerjax.convert import hf
 from tigerjax.model.hf_weights import hf_rows
 from tigerjax.model.weights import put
@@ -41,7 +41,7 @@ def weights(*, reward: bool = False) -> Any:
 
 def words_of_config(folder: Path) -> list[object]:
     """The quick start's config with the sizes of MODEL, and the tokenizer of the folder."""
-    sizes = {f"--model.{name.replace('_', '-')}": value for name, value in stored_sizes(MODEL).items()}
+    sizes = {f"--model.{name.replace('_', '-')}": value for name, value in stored_fields(MODEL).items()}
     words = [word for pair in sizes.items() for word in pair]
     words += [
         "--data.tokenizer",

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from tigerjax.checkpoint.model import load_model, save_model
-from tigerjax.config import FLOAT32, ModelConfig, stored_sizes
+from tigerjax.config import FLOAT32, ModelConfig, stored_fields
 from tigerjax.config.ranges import Count
 from tigerjax.errors import ConfigError
 from tigerjax.model import families, stack
@@ -124,8 +124,8 @@ def test_a_checkpoint_of_every_family_is_read_with_its_config_and_its_reward_mod
 
 
 def test_models_of_before_tied_heads_have_the_hash_and_fields_that_they_had():
-    assert "tied" not in stored_sizes(ModelConfig(**SIZES))
-    assert stored_sizes(ModelConfig(**SIZES, tied=True))["tied"] is True
+    assert "tied" not in stored_fields(ModelConfig(**SIZES))
+    assert stored_fields(ModelConfig(**SIZES, tied=True))["tied"] is True
 
 
 def test_a_family_is_found_by_config_kind_and_architecture():

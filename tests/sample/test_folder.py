@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tigerjax.config import FLOAT32, SplashConfig
 from tigerjax.errors import ConfigError, DataError
 from tigerjax.files import log, paths
 from tigerjax.sample import engine
@@ -21,9 +22,9 @@ class Killed(Exception):
     pass
 
 
-def sample(tiny, prompts, out: Path, sampling=SAMPLED, *, sha256="m", progress=None):
-    batching = Batching(prompts=2, rows=8)
-    return sample_prompts(tiny.loaded(sha256=sha256), prompts, out, sampling, batching=batching, progress=progress)
+def sample(tiny, prompts, out: Path, sampling=SAMPLED, *, sha256="m", compute=FLOAT32, progress=None):
+    model, batching = tiny.loaded(sha256=sha256, compute=compute), Batching(prompts=2, rows=8)
+    return sample_prompts(model, prompts, out, sampling, batching=batching, progress=progress)
 
 
 @pytest.fixture(scope="module")
@@ -86,11 +87,36 @@ def test_a_folder_with_other_samples_is_refused_by_name(tiny, prompts, whole) ->
         ({"sampling": OTHER_SEED}, "seed = 0, but 1"),
         ({"sha256": "x"}, "model_sha = 'm', but 'x'"),
         ({"sampling": dataclasses.replace(SAMPLED, temperature=0.5)}, r"temperature = 0\.9, but 0\.5"),
+        ({"compute": dataclasses.replace(FLOAT32, quantise="int8")}, r"compute\.quantise = None, but 'int8' is"),
+        (
+            {"compute": dataclasses.replace(FLOAT32, splash=SplashConfig(block_q=128))},
+            r"with compute\.splash\.block_q = 512, but 128 is asked for; give another --out or remove the folder$",
+        ),
     ]:
         with pytest.raises(ConfigError, match=message):
             sample(tiny, prompts, whole, **other)
     with pytest.raises(ConfigError, match="prompts_sha256"):
         sample(tiny, prompts[1:], whole)
+
+
+def test_an_interrupted_run_goes_on_with_another_cache_and_gives_the_same_answers(
+    tiny, prompts, whole, tmp_path
+) -> None:
+    def progress(done: int, _: int) -> None:
+        if done == 3:
+            raise Killed
+
+    out = tmp_path / "out"
+    with pytest.raises(Killed):
+        sample(tiny, prompts, out, progress=progress)
+    assert "cache_tokens" not in (out / "sampling.json").read_text()
+    figures = sample(tiny, prompts, out, compute=dataclasses.replace(FLOAT32, cache_tokens=128))
+    assert figures["prefilled"] < 6 and figures["put_back"] >= 0
+    for ours, theirs in zip((out / FILES[0]).open("rb"), (whole / FILES[0]).open("rb"), strict=True):
+        new, old = json.loads(ours), json.loads(theirs)
+        for one, other in zip(new["candidates"], old["candidates"], strict=True):  # pages are added in another order
+            assert one.pop("logprob") == pytest.approx(other.pop("logprob"), rel=1e-5)
+        assert new == old
 
 
 @pytest.mark.parametrize(

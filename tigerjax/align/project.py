@@ -134,14 +134,14 @@ class Project:
                 "sample": {**self._reading(), **self.settings.sampling},
                 "score": {**self._reading(), **rewarded},
                 "labels": {**self._reading(), "compute": None},  # it counts tokens and computes nothing
-                "train": config_lib.dump(self.run),
+                "train": config_lib.dump(dataclasses.replace(self.run, compute=config_lib.decisive(self.run.compute))),
                 "gate": {**self._greedy(), **rewarded},
             },
         )
 
     def _reading(self) -> dict[str, Any]:
         """What decides how any model reads a text."""
-        compute = dataclasses.asdict(self.run.compute)
+        compute = config_lib.stored_fields(config_lib.decisive(self.run.compute))
         return {"tokenizer": self._tokenizer.encoding_sha256, "seq_len": self.run.data.seq_len, "compute": compute}
 
     def _greedy(self) -> dict[str, Any]:

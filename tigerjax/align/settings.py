@@ -35,13 +35,15 @@ USED_BY: dict[str, tuple[str, ...]] = {
 }
 """The steps that use a setting; the seed also decides how answers are sampled. `candidate` is the choice of a model."""
 CONFIG_USED_BY: dict[str, tuple[str, ...]] = {
+    "compute.cache_tokens": (),
     "model": ("candidate", "sample", "train", "gate"),
     "compute": ("candidate", "sample", "score", "train", "gate"),
     "data.tokenizer": ("candidate", "sample", "score", "labels", "train", "gate"),
     "data.seq_len": ("candidate", "sample", "score", "labels", "train", "gate"),
     "mesh": ("train",),
 }
-"""The steps that use a field of the config, or all fields that begin so. The others are used by the training only."""
+"""The steps whose results a field of the config decides, or all fields that begin so; the first that fits counts. The
+others are used by the training only."""
 
 
 RENAMED = {

@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 
 from tigerjax.checkpoint.model import Model
 from tigerjax.checkpoint.stored import StoredModel, load_placed
-from tigerjax.config import ComputeConfig, ModelConfig, RunConfig, other_sizes, stored_sizes
+from tigerjax.config import ComputeConfig, ModelConfig, RunConfig, other_sizes, stored_fields
 from tigerjax.errors import ConfigError, DataError
 from tigerjax.mesh import mesh_of_several
 from tigerjax.model import families, hf_config
@@ -175,7 +175,7 @@ def check_sizes(model: Model | StoredModel, config: ModelConfig, *, where: str |
     config."""
     if model.config == config:
         return
-    differs = other_sizes(stored_sizes(model.config), stored_sizes(config))
+    differs = other_sizes(stored_fields(model.config), stored_fields(config))
     theirs, ours = families.of(model.config).KIND, families.of(config).KIND
     if theirs != ours:
         differs = [f"it is a {theirs} there and a {ours} in the config", *differs]

@@ -39,7 +39,7 @@ from tigerjax.checkpoint.files import (
 )
 from tigerjax.checkpoint.finite import refuse_not_finite
 from tigerjax.checkpoint.partial import completed
-from tigerjax.config import ModelConfig, stored_sizes
+from tigerjax.config import ModelConfig, stored_fields
 from tigerjax.errors import ConfigError, DataError
 from tigerjax.files import manifest, paths
 from tigerjax.files.folders import refuse_strangers
@@ -74,7 +74,7 @@ def make_meta(
     """The content of meta.json without `step`, `files` and checksums. `config` is `tigerjax.config.dump` of the run."""
     return {
         "kind": kind,
-        "model": stored_sizes(model),
+        "model": stored_fields(model),
         "tokenizer_sha256": tokenizer_sha256,
         "config": config or [],
         "loader": loader,
@@ -149,7 +149,7 @@ def content_sha256(weights: Any, config: ModelConfig) -> str:
     """The sha256 of the model config and of every weight's name, dtype, shape and bytes, in the order of names.
 
     Stored weights are read a chunk of rows (a layer) at a time."""
-    total = hashlib.sha256(manifest.canonical(stored_sizes(config)))
+    total = hashlib.sha256(manifest.canonical(stored_fields(config)))
     named = {
         jax.tree_util.keystr(p, simple=True, separator="/"): w for p, w in jax.tree_util.tree_leaves_with_path(weights)
     }

@@ -13,7 +13,7 @@ from tigerjax.command import project, starter_checks, starter_files
 from tigerjax.command.figures import save
 from tigerjax.command.options import FLAT, OnDisk
 from tigerjax.command.starter_checks import VocabularyGrowth
-from tigerjax.config import ModelConfig, stored_sizes
+from tigerjax.config import ModelConfig, stored_fields
 from tigerjax.config.ranges import Count, Range
 from tigerjax.errors import ConfigError
 from tigerjax.files import paths
@@ -250,7 +250,7 @@ def _mixture(plan: NewProject) -> str:
 
 def _first(plan: NewProject) -> str:
     """The config of the run that starts from the base model."""
-    sizes, model = stored_sizes(plan.model), plan.model
+    sizes, model = stored_fields(plan.model), plan.model
     kind, module = type(model).__name__, type(model).__module__
     own = type(model) is not ModelConfig
     imports = ["CheckpointConfig", "ComputeConfig", "DataConfig", "MeshConfig", "RunConfig"]

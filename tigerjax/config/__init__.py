@@ -18,8 +18,9 @@ from tigerjax.config.model import (
     Reduce,
     Remat,
     SplashConfig,
+    decisive,
     other_sizes,
-    stored_sizes,
+    stored_fields,
 )
 from tigerjax.config.objective import (
     DpoConfig,
@@ -81,9 +82,10 @@ __all__ = [
     "SimpoConfig",
     "SplashConfig",
     "WeightsConfig",
+    "decisive",
     "dump",
     "load",
     "other_sizes",
     "part_of_dump",
-    "stored_sizes",
+    "stored_fields",
 ]

@@ -97,21 +97,26 @@ class ModelConfig:
             raise ConfigError(f"padded_vocab_size={self.padded_vocab_size} < vocab_size={self.vocab_size}; raise it")
 
 
-def stored_sizes(config: ModelConfig) -> dict[str, Any]:
-    """The fields as a checkpoint stores them and as hashes of a model count them.
+def stored_fields(config: "ModelConfig | ComputeConfig") -> dict[str, Any]:
+    """The fields as checkpoints and samples store them and as hashes count them.
 
     A field marked LATER is left out while it has its default. So a model that does not use it is the same one, by name
     and hash, for the versions before that field and after it.
     """
-    fields = dataclasses.asdict(config)
+    return _fields(config)
+
+
+def _fields(config: Any) -> dict[str, Any]:
+    fields = {}
     for field in dataclasses.fields(config):
-        if field.metadata.get(LATER) and getattr(config, field.name) == field.default:
-            del fields[field.name]
+        value = getattr(config, field.name)
+        if not (field.metadata.get(LATER) and value == field.default):
+            fields[field.name] = _fields(value) if dataclasses.is_dataclass(value) else value
     return fields
 
 
 def other_sizes(there: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
-    """In words, each size in which a model differs from that of the config; both as `stored_sizes` made them."""
+    """In words, each size in which a model differs from that of the config; both as `stored_fields` made them."""
     return [
         f"model.{name} is {there.get(name)!r} there and {wanted.get(name)!r} in the config"
         for name in sorted({*there, *wanted})
@@ -123,7 +128,7 @@ def other_sizes(there: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str
 class SplashConfig:
     """Block sizes of the splash kernel, in tokens. Larger blocks keep the matrix units busier and need more VMEM."""
 
-    kernel: Literal["jax", "wide"] = "jax"
+    kernel: Literal["jax", "wide"] = dataclasses.field(default="jax", metadata={LATER: True})
     """jax is the kernel of JAX. wide is ours, for heads of 128 on v6e and TPU7x; it needs fused_backward."""
     block_q: Block = 512  # Queries in a block, forward pass
     block_kv: Block = 1024
@@ -198,3 +203,8 @@ class ComputeConfig:
 
 FLOAT32 = ComputeConfig(attention="reference", remat="none", dtype="float32", loss_chunk_tokens=1)
 """Plain float32 products without a backward pass: for checks, shapes and small models on a CPU."""
+
+
+def decisive(compute: ComputeConfig) -> ComputeConfig:
+    """The same without what changes no answer and no score: samples and rounds made with another one stay valid."""
+    return dataclasses.replace(compute, cache_tokens=None)

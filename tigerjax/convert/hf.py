@@ -16,7 +16,7 @@ import numpy as np
 
 import tigerjax
 from tigerjax.checkpoint import arrays as store
-from tigerjax.config import ModelConfig, stored_sizes
+from tigerjax.config import ModelConfig, stored_fields
 from tigerjax.convert import card, read, tokenizer_files
 from tigerjax.convert.journal import FILE as JOURNAL
 from tigerjax.convert.journal import Journal, OnBytes, begun, resume
@@ -116,7 +116,7 @@ def _to_hf(
     stored = all(isinstance(get(weights, row.ours), store.Stored) for row in spec)
     job = {
         "stage": read.EXPORT,
-        "config": stored_sizes(config),
+        "config": stored_fields(config),
         "dtype": export.dtype,
         "vocab": export.vocab,
         "max_shard_bytes": export.max_shard_bytes,

@@ -17,7 +17,7 @@ import tigerjax
 from tigerjax.checkpoint import arrays as store
 from tigerjax.checkpoint.files import META, checksums, publish, remove
 from tigerjax.checkpoint.model import claim, make_meta
-from tigerjax.config import Dtype, ModelConfig, stored_sizes
+from tigerjax.config import Dtype, ModelConfig, stored_fields
 from tigerjax.convert import journal as journals
 from tigerjax.convert import meta_form
 from tigerjax.convert.forms import refuse_others
@@ -228,7 +228,7 @@ def stream_in(opened: Opened, partial: Path, *, dtype: Dtype = "float32", on_byt
         "stage": STAGE,
         "from": opened.where,
         "files": fingerprint(opened.tensors.files),
-        "config": stored_sizes(opened.config),
+        "config": stored_fields(opened.config),
         "kind": families.architecture(opened.kind),
         "grown": opened.grown,
         "dtype": dtype,

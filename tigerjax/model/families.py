@@ -206,7 +206,7 @@ def architecture(kind: str) -> str:
 
 
 def model_config(kind: str, fields: dict[str, Any]) -> ModelConfig:
-    """The sizes in a checkpoint's meta.json: `fields` is what `tigerjax.config.stored_sizes` made.
+    """The sizes in a checkpoint's meta.json: `fields` is what `tigerjax.config.stored_fields` made.
 
     Raises ConfigError for fields that do not fit the kind.
     """

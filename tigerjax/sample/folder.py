@@ -22,6 +22,7 @@ from typing import Any
 
 import tigerjax
 from tigerjax.checkpoint.loaded import Loaded
+from tigerjax.config import decisive, stored_fields
 from tigerjax.errors import ConfigError, DataError
 from tigerjax.files import jsonl, manifest, own, paths
 from tigerjax.files.log import Log
@@ -94,7 +95,7 @@ def _sample(
             | {
                 "model_sha": model.sha256,
                 "tokenizer_sha256": tokenizer.encoding_sha256,
-                "compute": dataclasses.asdict(model.compute),
+                "compute": stored_fields(decisive(model.compute)),
                 "batch_prompts": batching.prompts,
                 "batch_rows": batching.rows,
                 "prompts_sha256": hashlib.sha256(manifest.canonical(list(prompts))).hexdigest(),
@@ -182,10 +183,19 @@ def _claim(out: Path, wanted: Mapping[str, Any]) -> None:
     there = own.read_object(header, "remove the folder, or put the file back")
     for key in sorted(wanted):
         if there.get(key) != wanted[key]:
+            name, old, new = _different(key, there.get(key), wanted[key])
             raise ConfigError(
-                f"{out}: holds samples with {key} = {there.get(key)!r}, but {wanted[key]!r} is asked for;"
-                " give another --out or remove the folder"
+                f"{out}: holds samples with {name} = {old!r}, but {new!r} is asked for; give another --out or remove"
+                " the folder"
             )
+
+
+def _different(name: str, old: Any, new: Any) -> tuple[str, Any, Any]:
+    """(name, old, new) of the first value that differs, also within objects; None stands for one that is not there."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        key = next(key for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key))
+        return _different(f"{name}.{key}", old.get(key), new.get(key))
+    return name, old, new
 
 
 def _resume(partial: Path, prompt_ids: set[str]) -> dict[str, dict[str, Any]]:
