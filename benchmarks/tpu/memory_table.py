@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 from jax.extend.core import jaxprs_in_params
 
-from tigerjax.config import ComputeConfig, ModelConfig, Remat
+from tigerjax.config import ComputeConfig, ModelConfig, Remat, SplashConfig
 from tigerjax.model import attention, decoder, stack
 
 
@@ -51,7 +51,8 @@ def main() -> None:
         num_layers=a.layers, model_dim=a.dim, mlp_dim=a.mlp, num_heads=a.heads, num_kv_heads=a.kv_heads, head_dim=128,
         vocab_size=32_000, padded_vocab_size=32_000, rope_base=10_000.0, norm_eps=1e-5,
     )  # fmt: skip
-    compute = ComputeConfig(attention="splash", remat="none", dtype="bfloat16", loss_chunk_tokens=1)
+    traced = SplashConfig(interpret=True)  # nothing runs, and no TPU is asked for
+    compute = ComputeConfig(attention="splash", remat="none", dtype="bfloat16", loss_chunk_tokens=1, splash=traced)
     block = decoder.Block(model)
     ids_BT = jnp.ones((a.rows, a.seq_len), jnp.int32)
 
