@@ -11,7 +11,7 @@ from tigerjax.command.figures import save
 from tigerjax.command.options import FLAT, ConfigFile
 from tigerjax.command.progress import show_elapsed
 from tigerjax.config import PreferenceConfig, ReferencedConfig, RlConfig, RunConfig
-from tigerjax.config.ranges import Count, CountOrZero, PositiveFactor, Range
+from tigerjax.config.ranges import Count, CountOrZero, PositiveFactor, Range, check
 from tigerjax.errors import ConfigError
 from tigerjax.plan import flags
 from tigerjax.plan.topology import Topology, parse, set_compiler_environment
@@ -43,6 +43,7 @@ class SearchOptions:
     work: Path | None = None  # Folder of the search's results
 
     def __post_init__(self) -> None:
+        check(self, "")
         for field in dataclasses.fields(self) if not self.search else ():
             if (value := getattr(self, field.name)) != field.default:
                 option = "--" + field.name.replace("_", "-")
