@@ -13,6 +13,7 @@ from tigerjax.align.rewards.config import JudgeConfig, PartConfig
 from tigerjax.command import options
 from tigerjax.command.arguments import bind
 from tigerjax.command.data_plan import StagesOptions
+from tigerjax.command.plan import SearchOptions
 from tigerjax.command.table import COMMANDS
 from tigerjax.config import (
     CheckpointConfig,
@@ -74,7 +75,7 @@ VALID = [
     ScheduleConfig(kind="wsd", decay_steps=2),
     MODEL, OPTIM, COMPUTE, DATA, CHECKPOINT, RUN, MeshConfig(), PipelineConfig(), HealthConfig(), SplashConfig(),
     HostsConfig(), RewardConfig(), AlignConfig(prompt_fraction=0.07, seed=0), Batching(), Source("a"),
-    EvaluationConfig(),
+    EvaluationConfig(), SearchOptions(search=True),
     EvalConfig(every_steps=5, questions=("quiz=quiz.jsonl",)),
     ObjectiveConfig(),
     *(of(preferences=("p",)) for of in (PreferenceConfig, DpoConfig, IpoConfig, KtoConfig, OrpoConfig, SimpoConfig)),

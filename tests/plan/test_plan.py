@@ -164,12 +164,33 @@ def test_a_search_with_the_real_compiler_ends_in_an_override_that_plans(tmp_path
         (["configs/llama2_tiny.py", "--topology", "v5p-128"], "Cloud's name; here it is v5p:4x4x4"),
         (["configs/llama2_tiny.py", "--topology", "v5p:2x2x1", "--slices", "two"], "--slices two: invalid literal"),
         (["configs/llama2_tiny.py", "--topology", "v5p:2x2x1", "--slices", "0"], "at least 1"),
+        (
+            ["configs/llama2_tiny.py", "--topology", "v5p:2x2x1", "--work", "found"],
+            "--work found is for --search alone",
+        ),
+        (["configs/llama2_tiny.py", "--topology", "v5p:2x2x1", "--budget-minutes", "1"], "leave --budget-minutes out"),
+        (["configs/llama2_tiny.py", "--topology", "v5p:2x2x1", "--answers", "1"], "give 2 or more"),
     ],
 )
 def test_a_bad_plan_exits_2_with_one_line(words, message, capsys):
     assert cli.main(["plan", *words]) == 2
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1
+
+
+@pytest.mark.tpu
+@pytest.mark.parametrize("flag", ["xla_tpu_scoped_vmem_limit_kib=lots", "xla_tpu_scoped_vmem_limt_kib=32768"])
+def test_a_flag_that_libtpu_does_not_take_exits_2_with_one_line(flag, capsys):
+    words = ["tests/plan/plan_world.py", "--topology", "v5p:2x2x1", "--libtpu-flags", flag]
+    assert cli.main(["plan", *words]) == 2
+    assert "tigerjax: libtpu refuses a flag: " in capsys.readouterr().err
+
+
+@pytest.mark.tpu
+def test_a_search_gives_no_days(capsys):
+    words = ["tests/plan/plan_world.py", "--topology", "v5p:2x2x1", "--search", "--tokens", "1e9"]
+    assert cli.main(["plan", *words]) == 2
+    assert "leave --tokens out" in capsys.readouterr().err
 
 
 @pytest.mark.tpu

@@ -160,6 +160,14 @@ def test_a_longer_search_tries_again_what_a_shorter_one_had_no_time_to_compile(c
     assert again == results
 
 
+def test_a_search_ends_at_the_first_candidate_whose_flag_libtpu_refuses(tmp_path):
+    script = tmp_path / "refuses.py"
+    script.write_text("import sys\nsys.exit('tigerjax: libtpu refuses a flag: No such compile option: x')")
+    with pytest.raises(ConfigError, match=r"^libtpu refuses a flag: No such compile option: x$"):
+        go([sys.executable, "-S", "-E", str(script)], tmp_path)
+    assert len(list((tmp_path / "w").iterdir())) == 1
+
+
 def test_a_search_in_a_bucket_goes_on_and_what_the_bucket_refuses_is_no_result(command, tmp_path, cloud):
     def go_on():
         where = trials(command, paths.of("gs://bucket/plans"))

@@ -40,6 +40,20 @@ def test_a_slice_that_is_not_there_is_refused_with_an_example(text):
         topology.parse(text)
 
 
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("v5p:3x3x3", "a host of v5p has 2x2 chips, so the first two sizes must be 1 or even"),
+        ("v5e:2x5", "a host of v5e has 2x2 chips"),
+        ("v5p:1000x1000x1000", "has 1000000000 chips, and a v5p pod 8960; use --slices for more"),
+        ("v5p", "is not CHIP:SHAPE; give chips along each axis"),
+    ],
+)
+def test_a_shape_that_the_compiler_cannot_describe_is_refused_before_it_sees_it(text: str, says: str):
+    with pytest.raises(ConfigError, match=says):
+        topology.parse(text)
+
+
 def test_peaks_are_those_of_the_training_log():
     for chip in topology.CHIPS.values():
         assert PEAK_TFLOPS[chip.device_kind] * 1e12 == chip.device_flops == chip.peak_flops / chip.devices

@@ -87,7 +87,7 @@ def test_a_folder_with_other_samples_is_refused_by_name(tiny, prompts, whole) ->
         ({"sampling": OTHER_SEED}, "seed = 0, but 1"),
         ({"sha256": "x"}, "model_sha = 'm', but 'x'"),
         ({"sampling": dataclasses.replace(SAMPLED, temperature=0.5)}, r"temperature = 0\.9, but 0\.5"),
-        ({"compute": dataclasses.replace(FLOAT32, quantise="int8")}, r"compute\.quantise = None, but 'int8' is"),
+        ({"compute": dataclasses.replace(FLOAT32, quantise="int8")}, r"compute\.quantise = its default, but 'int8' is"),
         (
             {"compute": dataclasses.replace(FLOAT32, splash=SplashConfig(block_q=128))},
             r"with compute\.splash\.block_q = 512, but 128 is asked for; give another --out or remove the folder$",
@@ -97,6 +97,23 @@ def test_a_folder_with_other_samples_is_refused_by_name(tiny, prompts, whole) ->
             sample(tiny, prompts, whole, **other)
     with pytest.raises(ConfigError, match="prompts_sha256"):
         sample(tiny, prompts[1:], whole)
+
+
+def test_a_folder_without_a_sample_is_taken_for_other_ones(tiny, prompts, tmp_path) -> None:
+    """What is refused when the model is compiled, such as kernels for TPUs, leaves a folder that holds nothing."""
+
+    def progress(done: int, _: int) -> None:
+        raise Killed
+
+    out, kernels = tmp_path / "out", dataclasses.replace(FLOAT32, decode_kernels="on")
+    prompts = [prompt for prompt in prompts if prompt["prompt_id"] != "p1"]  # one that is skipped is a record
+    with pytest.raises(ConfigError, match=r"decode_kernels=on is for TPUs"):
+        sample(tiny, prompts, out, compute=kernels)
+    assert "decode_kernels" in (out / "sampling.json").read_text()
+    with pytest.raises(Killed):
+        sample(tiny, prompts, out, progress=progress)
+    with pytest.raises(ConfigError, match=r"compute\.decode_kernels = its default, but 'on' is asked for"):
+        sample(tiny, prompts, out, compute=kernels)
 
 
 def test_an_interrupted_run_goes_on_with_another_cache_and_gives_the_same_answers(

@@ -11,7 +11,7 @@ from tigerjax.command.figures import save
 from tigerjax.command.options import FLAT, ConfigFile
 from tigerjax.command.progress import show_elapsed
 from tigerjax.config import PreferenceConfig, ReferencedConfig, RlConfig, RunConfig
-from tigerjax.config.ranges import Count, CountOrZero, PositiveFactor, Range
+from tigerjax.config.ranges import Count, CountOrZero, PositiveFactor, Range, check
 from tigerjax.errors import ConfigError
 from tigerjax.plan import flags
 from tigerjax.plan.topology import Topology, parse, set_compiler_environment
@@ -35,11 +35,19 @@ class Slices:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SearchOptions:
-    """Whether meshes are searched, and what goes on from the fastest, and for how long."""
+    """Whether meshes are searched, and what goes on from the fastest, and for how long. ConfigError for what only a
+    search reads, without one."""
 
     search: bool = False  # Try meshes, remat policies and batch splits, then blocks, loss chunks and libtpu flags
     budget_minutes: PositiveFactor = 60.0  # The search ends after so long
     work: Path | None = None  # Folder of the search's results
+
+    def __post_init__(self) -> None:
+        check(self, "")
+        for field in dataclasses.fields(self) if not self.search else ():
+            if (value := getattr(self, field.name)) != field.default:
+                option = "--" + field.name.replace("_", "-")
+                raise ConfigError(f"{option} {value} is for --search alone; give --search, or leave {option} out")
 
 
 def plan(
@@ -63,12 +71,19 @@ def plan(
     Example: tigerjax plan configs/llama2_7b.py --topology v5p:4x4x4 --tokens 300e9
     """
     run, place, options = override(config), at.parsed(), flags.given(libtpu_flags)
+    if answers == 1:
+        raise ConfigError("--answers 1 leaves nothing to compare; give 2 or more, or 0 for a language model")
     set_compiler_environment()
     if searching.search:
         from tigerjax.plan.ranking import rank
 
         if answers or isinstance(run.objective, PreferenceConfig | RlConfig):
             raise ConfigError("--search ranks the token loss; plan another objective with overrides instead")
+        if tokens:
+            raise ConfigError(
+                f"--tokens {tokens:g} gives the days of one plan, and --search compiles many; leave --tokens out, and"
+                " give it with the overrides of the best"
+            )
         folder, budget_s = searching.work or Path("runs/plan") / run.name, 60 * searching.budget_minutes
         words = config.overrides
         save(rank(run, config.path, place, words=words, work=folder, budget_s=budget_s, given=options), json)

@@ -185,7 +185,7 @@ class ComputeConfig:
     for logits."""
     quantise: Quantise = dataclasses.field(default="none", metadata={LATER: True})
     """Round both operands of the layers' matrix products, in the forward pass and for the gradient of the activations;
-    fp8_full also for the gradients of the weights. docs/TPU.md has times and losses."""
+    fp8_full also for the gradients of the weights. The sampler does not read it. docs/TPU.md has times and losses."""
     decode_kernels: DecodeKernels = dataclasses.field(default="off", metadata={LATER: True})
     """Kernels of a decode step for TPUs whose weights are cut along tensor alone (docs/TPU.md). None has run on a TPU.
     `interpret` runs them on any device, slowly."""

@@ -139,8 +139,10 @@ def compile_for(
         except jax.errors.JaxRuntimeError as error:
             message = str(error)
             if "RESOURCE_EXHAUSTED" not in message:
-                if re.search(r"No such compile option|unknown.*flag", message, re.I):
-                    raise ConfigError(f"libtpu refuses a flag: {message.splitlines()[0]}") from error
+                if re.search(r"No such compile option|unknown.*flag|Failed to parse .* into flag", message, re.I):
+                    raise ConfigError(
+                        f"libtpu refuses a flag: {message.splitlines()[0].rstrip(' :')}; correct it, or leave it out"
+                    ) from error
                 raise
         compile_s = time.perf_counter() - started
         report = "".join(p.read_text() for p in sorted(Path(folder).glob("*memory-usage-report.txt")))

@@ -12,6 +12,8 @@ FOLDER = Path(__file__).with_name("libtpu_flags")
 """The scripts of launch/ give the same files to the runs that they start."""
 SEVERAL_SLICES = "several_slices.txt"
 """Of FOLDER: what runs over several slices get beside the flags of their generation."""
+REFUSED = "libtpu refuses a flag"
+"""How the message begins when the compiler does not know a flag, or not its value."""
 LINE = re.compile(r"--([a-z0-9_]+)=(\S+)")
 
 

@@ -24,6 +24,7 @@ from tigerjax.model import families, stack
 from tigerjax.model.numbers import adapter_weights, matrices
 from tigerjax.model.selection import flops, selected
 from tigerjax.model.weights import MATRIX_PATHS
+from tigerjax.plan import flags
 from tigerjax.plan.topology import Topology
 from tigerjax.plan.trials import Result, Trial, Trials
 
@@ -220,7 +221,10 @@ def search(
     on_result: Callable[[Result], None] = lambda result: None,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[Result]:
-    """Compiles candidates until none is left or the budget is spent, and returns the results, fastest first."""
+    """Compiles candidates until none is left or the budget is spent, and returns the results, fastest first.
+
+    ConfigError where libtpu refuses a flag: all candidates of a search have the same ones.
+    """
     trials.work.mkdir(parents=True, exist_ok=True)
     candidates, left_out = enumerate_candidates(trials.base, trials.topology)
     reasons = ", ".join(f"{n} {why}" for why, n in left_out.items())
@@ -235,6 +239,8 @@ def search(
         if figures is None:
             echo(f"the time for them is spent after {place} of {len(candidates)} candidates; the same command resumes")
             break
+        if flags.REFUSED in (error := figures.get("error", "")):
+            raise ConfigError(error.removeprefix("tigerjax: "))
         results.append(Result(candidate, figures))
         on_result(results[-1])
     on_progress(len(candidates), len(candidates))

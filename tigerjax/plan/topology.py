@@ -61,6 +61,8 @@ class Chip:
     """An axis closes into a ring when its size is a multiple of this."""
     whole_cube: bool
     """Whether an axis closes only when all of them do (v4, v5p, TPU7x), or each by itself."""
+    pod_chips: int
+    """Chips of the largest slice (Cloud)."""
     chip_config: str
     """libtpu's name for how the cores of a chip make devices. "megacore" joins the two TensorCores of a v4 or v5p chip
     into one device."""
@@ -88,6 +90,7 @@ CHIPS = {
         dims=3,
         wrap_multiple=4,
         whole_cube=True,
+        pod_chips=4096,
         chip_config="megacore",
     ),
     "v5p": Chip(
@@ -105,6 +108,7 @@ CHIPS = {
         dims=3,
         wrap_multiple=4,
         whole_cube=True,
+        pod_chips=8960,
         chip_config="megacore",
     ),
     "v5e": Chip(
@@ -122,6 +126,7 @@ CHIPS = {
         dims=2,
         wrap_multiple=16,
         whole_cube=False,
+        pod_chips=256,
         chip_config="default",
     ),
     "v6e": Chip(
@@ -139,6 +144,7 @@ CHIPS = {
         dims=2,
         wrap_multiple=16,
         whole_cube=False,
+        pod_chips=256,
         chip_config="default",
     ),
     "tpu7x": Chip(
@@ -157,6 +163,7 @@ CHIPS = {
         dims=3,
         wrap_multiple=4,
         whole_cube=True,
+        pod_chips=9216,
         chip_config="default",
     ),
 }
@@ -202,13 +209,23 @@ def parse(text: str, slices: int = 1) -> Topology:
     if match is None or match[1] not in CHIPS:
         if (slice_of := _of_accelerator(text)) is not None:
             raise ConfigError(f"topology {text!r} is Cloud's name; here it is {slice_of}, chips along each axis")
-        near = near_miss(text.partition(":")[0], CHIPS)
+        name = text.partition(":")[0]
+        near = "" if name in CHIPS else near_miss(name, CHIPS)
         raise ConfigError(f"topology {text!r} is not CHIP:SHAPE{near}; give chips along each axis, such as {examples}")
     chip, shape = CHIPS[match[1]], tuple(int(size) for size in match[2].split("x"))
-    if len(shape) != chip.dims or min(shape) < 1:
+    if len(shape) != chip.dims:
         raise ConfigError(f"topology {text!r}: {chip.name} slices have {chip.dims} axes; write it like {examples}")
     if chip.dims == 2 and max(shape) > 16:
         raise ConfigError(f"topology {text!r}: a {chip.name} pod is 16x16; use --slices for more")
+    if any(size != 1 and size % 2 for size in shape[:2]) or min(shape) < 1:
+        raise ConfigError(
+            f"topology {text!r}: a host of {chip.name} has 2x2 chips, so the first two sizes must be 1 or even; change"
+            f" them, as in {examples}"
+        )
+    if (chips := math.prod(shape)) > chip.pod_chips:
+        raise ConfigError(
+            f"topology {text!r} has {chips} chips, and a {chip.name} pod {chip.pod_chips}; use --slices for more"
+        )
     if slices < 1:
         raise ConfigError(f"slices={slices} must be at least 1")
     return Topology(chip=chip, shape=shape, slices=slices)

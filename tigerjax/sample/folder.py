@@ -106,7 +106,7 @@ def _sample(
     encode(tokenizer, prompts, sampling.chat)  # bad prompts are refused before the folder is claimed for them
     writer = hosts.is_writer()
     if writer:
-        _claim(out, wanted)
+        _claim(out, wanted, drop_empty=True)
     hosts.barrier("folder of samples claimed")
     if not writer:
         if not (out / HEADER).is_file():
@@ -173,10 +173,14 @@ def summary(records: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _claim(out: Path, wanted: Mapping[str, Any]) -> None:
-    """Writes into the folder what is sampled there. ConfigError when something else is."""
+def _claim(out: Path, wanted: Mapping[str, Any], *, drop_empty: bool = False) -> None:
+    """Writes into the folder what is sampled there. ConfigError when something else is.
+
+    With `drop_empty` a folder without a sample, as one that was refused leaves it, is taken for others.
+    """
     header = out / HEADER
-    if not header.is_file():
+    empty = drop_empty and manifest.read(out) is None and not paths.whole_lines(out / PARTIAL)
+    if empty or not header.is_file():
         out.mkdir(parents=True, exist_ok=True)
         manifest.write_json(header, wanted)
         return
@@ -185,17 +189,19 @@ def _claim(out: Path, wanted: Mapping[str, Any]) -> None:
         if there.get(key) != wanted[key]:
             name, old, new = _different(key, there.get(key), wanted[key])
             raise ConfigError(
-                f"{out}: holds samples with {name} = {old!r}, but {new!r} is asked for; give another --out or remove"
-                " the folder"
+                f"{out}: holds samples with {name} = {old}, but {new} is asked for; give another --out or remove the"
+                " folder"
             )
 
 
-def _different(name: str, old: Any, new: Any) -> tuple[str, Any, Any]:
-    """(name, old, new) of the first value that differs, also within objects; None stands for one that is not there."""
+def _different(name: str, old: Any, new: Any) -> tuple[str, str, str]:
+    """(name, old, new) of the first value that differs, also within objects, in words."""
     if isinstance(old, dict) and isinstance(new, dict):
         key = next(key for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key))
         return _different(f"{name}.{key}", old.get(key), new.get(key))
-    return name, old, new
+    # A field of a later version at its default is not stored (`config.stored_fields`).
+    was, wanted = ("its default" if value is None and "." in name else repr(value) for value in (old, new))
+    return name, was, wanted
 
 
 def _resume(partial: Path, prompt_ids: set[str]) -> dict[str, dict[str, Any]]:
