@@ -26,7 +26,7 @@ def config() -> RunConfig:
         name="tiger_70b_pretrain_tpu7x",
         model=tiger_70b(),
         compute=ComputeConfig(
-            attention="splash", remat="save_dots", dtype="bfloat16", loss_chunk_tokens=65536, splash=wide()
+            attention="splash", remat="save_dots", dtype="bfloat16", loss_chunk_tokens=131072, splash=wide()
         ),
         mesh=MeshConfig(fsdp=128),
         optim=adamw(

@@ -18,14 +18,20 @@ mesh, remat, kernel blocks and how often to save.
 """
 
 from tigerjax.config import CheckpointConfig, ComputeConfig, DataConfig, MeshConfig, RunConfig
-from tigerjax.model.llama.presets import adamw, tiger_70b_v2
+from tigerjax.model.llama.presets import adamw, square, tiger_70b_v2
 
 
 def config() -> RunConfig:
     return RunConfig(
         name="tiger_70b_v2_pretrain",
         model=tiger_70b_v2(),
-        compute=ComputeConfig(attention="splash", remat="save_dots", dtype="bfloat16", loss_chunk_tokens=262144),
+        compute=ComputeConfig(
+            attention="splash",
+            remat="save_dots",
+            dtype="bfloat16",
+            loss_chunk_tokens=262144,
+            splash=square(1024, fused=False, multiplied=512),
+        ),
         mesh=MeshConfig(fsdp=256),
         optim=adamw(
             peak_lr=1.5e-4, warmup_steps=1000, total_steps=71_500, weight_decay=0.1, gradient_accumulation_steps=4

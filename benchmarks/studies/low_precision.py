@@ -2,13 +2,13 @@
 runs.
 
     python benchmarks/studies/low_precision.py --out runs/low_precision      finished runs are read, not made again
-    python benchmarks/studies/low_precision.py --out runs/low_precision --model quickstart --seeds 0
+    python benchmarks/studies/low_precision.py --out runs/low_precision --model quickstart --seeds 0 1 2 3
     python benchmarks/studies/low_precision.py --out runs/low_precision --write      the table of docs/TPU.md
 
 The models are the quick start's and one of 32 million weights, with 256 entries instead of their vocabularies. They
 read bytes as in `optimisers.py`; each arm sees the same rows from the same weights. The figure is the held-out loss, in
 nats per byte, after each quarter of the run, and the largest distance from that of bfloat16: of the mean over seeds,
-and of one seed. The arm `float32` has no rounding: its distance is that of bfloat16 itself.
+with its standard error, and of one seed. The arm `float32` has no rounding: its distance is that of bfloat16 itself.
 
 The rounded numbers are multiplied in float32, which holds each of their products exactly. A CPU has no products of
 whole numbers or of float8 that are as fast. Sums of more than 2^24 in int8 are rounded to float32.
@@ -81,20 +81,23 @@ def curve(model: str, arm: str, seed: int) -> list[float]:
 
 
 def cells(model: str, arm: str, found: dict[str, dict[int, list[float]]]) -> list[str]:
-    """A row of the table: the mean over seeds, and the largest distances from bfloat16 of it and of one seed, in %."""
+    """A row of the table: the mean over seeds, the largest distance of it from bfloat16 with its standard error, and
+    that of one seed, in %."""
     both = sorted(found[arm].keys() & found["none"].keys())
     curves, plain = ([found[name][seed] for seed in both] for name in (arm, "none"))
     means, wanted = ([statistics.mean(quarter) for quarter in zip(*own, strict=True)] for own in (curves, plain))
     shown = [f"{mean:.4f}" for mean in means]
     if arm == "none":
-        return [model, "bfloat16", str(len(both)), *shown, "", ""]
-    of_means = max(100 * abs(own / other - 1) for own, other in zip(means, wanted, strict=True))
-    of_one = max(
-        100 * abs(own / other - 1)
-        for curve, beside in zip(curves, plain, strict=True)
-        for own, other in zip(curve, beside, strict=True)
-    )
-    return [model, arm, str(len(both)), *shown, f"{of_means:.2f}", f"{of_one:.2f}"]
+        return [model, "bfloat16", str(len(both)), *shown, "", "", ""]
+    of_means = [100 * abs(own / other - 1) for own, other in zip(means, wanted, strict=True)]
+    of_seeds = [
+        [100 * (own[quarter] / other[quarter] - 1) for own, other in zip(curves, plain, strict=True)]
+        for quarter in range(len(means))
+    ]
+    largest = max(range(len(means)), key=lambda quarter: of_means[quarter])
+    error = f"{statistics.stdev(of_seeds[largest]) / len(both) ** 0.5:.2f}" if len(both) > 1 else ""
+    of_one = max(abs(distance) for quarter in of_seeds for distance in quarter)
+    return [model, arm, str(len(both)), *shown, f"{of_means[largest]:.2f}", error, f"{of_one:.2f}"]
 
 
 def main() -> None:
@@ -106,7 +109,8 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help="train nothing; put the runs that are there into docs")
     a = parser.parse_args()
     a.out.mkdir(parents=True, exist_ok=True)
-    head = ["model", "products", "seeds", "25% of steps", "50%", "75%", "100%", "distance, %", "of one seed, %"]
+    head = ["model", "products", "seeds", "25% of steps", "50%", "75%", "100%"]
+    head += ["distance, %", "standard error, %", "of one seed, %"]
     print(" | ".join(head), flush=True)
     rows = []
     for model in a.model:

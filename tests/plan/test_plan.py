@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import plan_world as world
 import pytest
@@ -15,7 +16,7 @@ from tigerjax.config import MeshConfig
 from tigerjax.errors import ConfigError
 from tigerjax.model.numbers import layer_weights, model_flops
 from tigerjax.plan import figures, topology
-from tigerjax.plan.compile import Compiled, compile_for
+from tigerjax.plan.compile import Compiled, compile_for, device_peak_bytes
 
 ROOT = Path(__file__).parents[2]
 FOUR = topology.parse("v5p:2x2x1")
@@ -81,6 +82,19 @@ def test_a_chip_whose_way_to_its_host_is_not_published_is_refused_for_offloading
     run = dataclasses.replace(base, compute=dataclasses.replace(base.compute, remat="offload_qkv"))
     with pytest.raises(ConfigError, match=r"offload_qkv.*tpu7x.*choose one that does not offload"):
         compile_for(run, topology.parse("tpu7x:2x2x1"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "temporaries", "peak", "wanted"),
+    [
+        (741_082_112, 7_215_579_136, 7_835_081_408, 7_835_081_408),  # 4 layers, nothing in the host's memory
+        (2_668_626_944, 6_669_877_248, 11_829_017_280, 9_338_504_192),  # 16 layers, 9.16 GB in the host's memory
+    ],
+)
+def test_memory_of_the_host_is_not_counted_as_the_devices(arguments, temporaries, peak, wanted):
+    """Bytes are those of libtpu 0.0.52, layers of a 70B on v5p with save_residual and with offload_residual."""
+    said = SimpleNamespace(argument_size_in_bytes=arguments, temp_size_in_bytes=temporaries, peak_memory_in_bytes=peak)
+    assert device_peak_bytes(said) == wanted
 
 
 @pytest.mark.tpu

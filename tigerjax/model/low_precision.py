@@ -37,7 +37,7 @@ class RoundedMatrix(NamedTuple):
     weight: jax.Array
     """In the compute dtype. No product reads it: it is here for its gradient."""
     values: jax.Array
-    """Where there is more than one axis of inputs, the outputs come first: XLA:TPU multiplies that at the full speed."""
+    """With more than one axis of inputs the outputs come first: that XLA:TPU multiplies at the full speed."""
     scales: jax.Array
     """float32, 1 long in the inputs."""
 

@@ -163,20 +163,29 @@ def compile_for(
             out_of_memory=message,
         )
     memory = compiled.memory_analysis()
+    peak = device_peak_bytes(memory)
     return Compiled(
         options=options,
         tokens=tokens,
         flops=count,
         hlo=compiled.as_text(),
         argument_bytes=memory.argument_size_in_bytes,
-        # temp_size_in_bytes of libtpu 0.0.42 has gaps between buffers as well, and may be above the peak.
-        temp_bytes=memory.peak_memory_in_bytes - memory.argument_size_in_bytes,
-        peak_bytes=memory.peak_memory_in_bytes,
+        temp_bytes=peak - memory.argument_size_in_bytes,
+        peak_bytes=peak,
         host_bytes=memory.host_temp_size_in_bytes,
         lower_s=lower_s,
         compile_s=compile_s,
         memory_report=report,
     )
+
+
+def device_peak_bytes(memory: Any) -> int:
+    """The most that a device holds at one time, from `memory_analysis()` of a compiled program.
+
+    `peak_memory_in_bytes` counts the larger of device and host memory, so it is too large for a program that offloads
+    much. `temp_size_in_bytes` is of the device alone, but has gaps between buffers as well.
+    """
+    return min(memory.peak_memory_in_bytes, memory.argument_size_in_bytes + memory.temp_size_in_bytes)
 
 
 def sharded_bytes(tree: Any) -> int:
