@@ -16,14 +16,20 @@ schedule, betas, decay, clipping, batch, row length, steps, mesh, remat, kernel 
 """
 
 from tigerjax.config import CheckpointConfig, ComputeConfig, DataConfig, MeshConfig, RunConfig
-from tigerjax.model.llama.presets import adamw, tiger_13b
+from tigerjax.model.llama.presets import adamw, square, tiger_13b
 
 
 def config() -> RunConfig:
     return RunConfig(
         name="tiger_13b_sft",
         model=tiger_13b(),
-        compute=ComputeConfig(attention="splash", remat="save_dots", dtype="bfloat16", loss_chunk_tokens=65536),
+        compute=ComputeConfig(
+            attention="splash",
+            remat="save_dots",
+            dtype="bfloat16",
+            loss_chunk_tokens=65536,
+            splash=square(1024, fused=False, multiplied=512),
+        ),
         mesh=MeshConfig(fsdp=64),
         optim=adamw(peak_lr=1e-5, warmup_steps=100, total_steps=10_000, weight_decay=0.0),
         data=DataConfig(

@@ -18,14 +18,20 @@ mesh, remat, kernel blocks and how often to save.
 """
 
 from tigerjax.config import CheckpointConfig, ComputeConfig, DataConfig, MeshConfig, RunConfig
-from tigerjax.model.llama.presets import adamw, tiger_13b_v5
+from tigerjax.model.llama.presets import adamw, square, tiger_13b_v5
 
 
 def config() -> RunConfig:
     return RunConfig(
         name="tiger_13b_v5_pretrain",
         model=tiger_13b_v5(),
-        compute=ComputeConfig(attention="splash", remat="save_dots", dtype="bfloat16", loss_chunk_tokens=65536),
+        compute=ComputeConfig(
+            attention="splash",
+            remat="save_dots",
+            dtype="bfloat16",
+            loss_chunk_tokens=65536,
+            splash=square(1024, fused=False, multiplied=512),
+        ),
         mesh=MeshConfig(fsdp=64),
         optim=adamw(
             peak_lr=3e-4, warmup_steps=1000, total_steps=71_500, weight_decay=0.1, gradient_accumulation_steps=4

@@ -143,6 +143,34 @@ def test_what_comes_from_another_slice_takes_the_data_centre_network_and_is_hidd
     assert times.transfers == needed and times.exposed == pytest.approx(max(0.0, needed - work))
 
 
+OFFLOADED = """ENTRY %main (x: bf16[1,1024,1024]) -> bf16[] {
+  %START
+  %fusion.between = f32[8,128]{1,0:T(8,128)} fusion(%x), kind=kLoop, \
+backend_config={"window_config":{"estimated_cycles":"CYCLES"}}
+  %wait = bf16[1,1024,1024]{2,1,0:T(8,128)(2,1)} KIND-done(%begin)
+}
+"""
+STACK, LAYER, HOST = "bf16[4,1024,1024]", "bf16[1,1024,1024]", "{2,1,0:T(8,128)(2,1)S(5)}"
+STARTS = {
+    "copy": f"({LAYER}{HOST}, {LAYER}{{2,1,0}}, u32[]{{:S(2)}})",
+    "dynamic-slice": f"(({STACK}{HOST}, s32[], s32[], s32[]), {LAYER}{{2,1,0}}, u32[]{{:S(2)}})",
+    "dynamic-update-slice": f"(({STACK}{HOST}, {LAYER}{{2,1,0}}, s32[], s32[], s32[]), {STACK}{HOST}, u32[])",
+}
+
+
+@pytest.mark.parametrize("cycles", [1000, 10**8])
+@pytest.mark.parametrize("kind", STARTS)
+def test_a_copy_to_or_from_the_host_counts_what_it_moves_and_is_hidden_by_what_runs_meanwhile(cube, kind, cycles):
+    start = f"begin = {STARTS[kind]} {kind}-start(%x)"
+    text = OFFLOADED.replace("START", start).replace("KIND", kind).replace("CYCLES", str(cycles))
+    mesh = make_mesh(MeshConfig(fsdp=64), cube)
+    times = Estimator(Program(text), mesh, CUBE).step()
+    needed, work = 1024 * 1024 * 2 / CUBE.chip.host_bandwidth, cycles / CUBE.chip.clock_hz
+    assert times.host == pytest.approx(needed) and times.exposed == pytest.approx(max(0.0, needed - work))
+    on_chip = Estimator(Program(text.replace("S(5)", "")), mesh, CUBE).step()
+    assert on_chip.host == on_chip.exposed == 0
+
+
 def test_bytes_that_leave_a_device():
     assert sent_bytes("all-gather", 4, 100) == sent_bytes("reduce-scatter", 4, 100) == 75
     assert sent_bytes("all-reduce", 4, 100) == 150 and sent_bytes("collective-permute", 2, 100) == 100

@@ -125,6 +125,9 @@ def test_a_resumed_run_names_only_settings_that_may_change_its_weights(whole, ca
         check_same(there, there | {"config": lines}, whole[0])
         line = f"resuming with other settings than the checkpoint's, so not bit-exactly: {told}\n"
         assert capfd.readouterr().err == (line if told else "")
+    before = there | {"config": [*there["config"], "compute.quantise = 'int8'"]}  # has no line at its default
+    check_same(before, there, whole[0])
+    assert capfd.readouterr().err.endswith("not bit-exactly: compute.quantise = its default\n")
 
 
 def test_a_run_starts_from_the_weights_of_another(whole, tmp_path):

@@ -34,6 +34,9 @@ LOOKUPS = re.compile(r"^(gather|scatter|sort)")
 """The names of instructions that look rows up, add to rows that indices name, or sort such indices."""
 HOST_MEMORY = "S(5)"
 """What a layout contains when the array is in the host's memory."""
+HOST_COPIES = ("copy-start", "dynamic-slice-start", "dynamic-update-slice-start")
+"""What begins a copy to or from the host's memory: of libtpu 0.0.42, and of layers in a stack by libtpu 0.0.52."""
+INDEX_BYTES = 8
 
 
 COST = {name: re.compile(rf'"{name}":"(\d+)"') for name in ("bytes_accessed", "flops")}
@@ -136,8 +139,10 @@ class _Walk:
                 self.ends[i.name] = end
             else:
                 self._until(end)
-        if i.opcode == "copy-start" and HOST_MEMORY in i.shape:
-            seconds = min(shape_bytes(i.shape)[:2]) / self.e.host_bandwidth
+        if i.opcode in HOST_COPIES and HOST_MEMORY in i.shape:
+            # The smallest array, but for indices: of a stack only a part is read or written.
+            moved = min((size for size in shape_bytes(i.shape) if size > INDEX_BYTES), default=0)
+            seconds = moved / self.e.host_bandwidth
             self.times = self.times._replace(host=self.times.host + seconds)
             self.ends[i.name] = self._transfer("host", seconds)
         self._busy("static", i.cycles / self.e.chip.clock_hz)

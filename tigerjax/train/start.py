@@ -184,7 +184,11 @@ def check_same(there: dict[str, Any], wanted: dict[str, Any], path: Path) -> Non
     before, now = (set(one["config"]) for one in (there, wanted))
     # A run that may go back goes back to a checkpoint, so it matters when those are saved.
     alone = NO_BIT if "health.rollbacks = 0" in now else tuple(set(NO_BIT) - {"checkpoint.every_steps"})
-    told = sorted(line for line in now - before if not line.startswith("eval.") and line.split(" = ")[0] not in alone)
+    # A field of a later version has no line while it has its default (`tigerjax.config.dump`).
+    names = {line.split(" = ")[0] for line in now}
+    back = {f"{name} = its default" for line in before if (name := line.split(" = ")[0]) not in names}
+    others = (now - before) | back
+    told = sorted(line for line in others if not line.startswith("eval.") and line.split(" = ")[0] not in alone)
     if before and told:
         changed = "; ".join(told)
         hosts.say(f"resuming with other settings than the checkpoint's, so not bit-exactly: {changed}")
