@@ -27,6 +27,6 @@ def test_every_policy_has_a_row_with_what_it_keeps_and_computes_again(monkeypatc
     again = {name: float(cells[3].rstrip("%")) for name, cells in rows.items()}
     saved_per_token = 2 * (256 + 256 + 128 + 128 + 256 + 256 + 512)  # input, q, k, v, out, residual, up; bfloat16
     assert kept["save_up"] == pytest.approx(TOKENS * saved_per_token / 1e6, abs=1)
-    assert again["save_dots"] == 0 and again["offload_up"] == again["save_up"] > 0
-    assert kept["offload_up"] == kept["save_residual"] and kept["offload_residual"] == 0
+    assert again["save_dots"] == 0 and again["offload_residual"] == again["save_residual"] > 0
+    assert kept["offload_residual"] == 0 < kept["offload_qkv"] == kept["full"]
     assert rows["full"][-1] == "runs again" and rows["offload_qkv"][-1] == "once"

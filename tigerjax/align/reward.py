@@ -88,7 +88,8 @@ def reward_objective(config: RunConfig, *, centering: float) -> Objective:
     if config.mesh.stage > 1:
         raise ConfigError(f"mesh.stage={config.mesh.stage}: reward training runs no pipeline; set mesh.stage=1")
     if config.objective != ObjectiveConfig():
-        raise ConfigError(f"objective={config.objective}: reward training has its own loss; leave the field out")
+        kind = type(config.objective).__name__
+        raise ConfigError(f"objective={kind}(…): reward training has its own loss; leave the field out")
     family = families.of(config.model)
     model = family.reward_model(config.model, config.compute, lora=config.lora)
 

@@ -20,7 +20,6 @@ Remat = Literal[
     "save_dots",
     "offload_qkv",
     "offload_residual",
-    "offload_up",
 ]
 Dtype = Literal["float32", "bfloat16"]
 Quantise = Literal["none", "int8", "fp8", "fp8_full"]

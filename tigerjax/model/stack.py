@@ -35,13 +35,11 @@ SAVED: dict[Remat, tuple[str, ...]] = {
     "save_dots": (*_KERNEL, RESIDUAL, GATE, UP),
     "offload_qkv": (),
     "offload_residual": (),
-    "offload_up": (*_KERNEL, RESIDUAL),
 }
 """What each policy saves on the device for the backward pass, beside the block's input."""
 OFFLOADED: dict[Remat, tuple[str, ...]] = {
     "offload_qkv": _KERNEL,
     "offload_residual": (BLOCK_IN, *_KERNEL, RESIDUAL),
-    "offload_up": (UP,),
 }
 """What a policy saves in the host's memory instead, and brings back for the backward pass."""
 

@@ -36,6 +36,8 @@ CANDIDATES = "candidates.jsonl"
 SKIPPED = "skipped.jsonl"
 PARTIAL = "candidates.partial.jsonl"
 HEADER = "sampling.json"
+SKIPS = b'"skipped":'
+"""In the line of a prompt that was skipped."""
 
 
 def sample_file(
@@ -179,7 +181,11 @@ def _claim(out: Path, wanted: Mapping[str, Any], *, drop_empty: bool = False) ->
     With `drop_empty` a folder without a sample, as one that was refused leaves it, is taken for others.
     """
     header = out / HEADER
-    empty = drop_empty and manifest.read(out) is None and not paths.whole_lines(out / PARTIAL)
+    empty = (
+        drop_empty and manifest.read(out) is None and all(SKIPS in line for line in paths.whole_lines(out / PARTIAL))
+    )
+    if empty:
+        (out / PARTIAL).unlink(missing_ok=True)  # prompts that another command skipped
     if empty or not header.is_file():
         out.mkdir(parents=True, exist_ok=True)
         manifest.write_json(header, wanted)
