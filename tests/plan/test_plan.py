@@ -55,6 +55,8 @@ def test_the_plan_of_a_step_has_every_stable_key_and_figures_that_agree(compiled
     assert sum(parts) == pytest.approx(shown["step_s"]) and shown["lookup_s"] > 0
     assert f"without {', '.join(shown['left_out'])}" in "\n".join(figures.lines(shown, ""))
     assert {row["axis"] for row in shown["collectives"]} == {"fsdp"}
+    offloaded = "\n".join(figures.lines(shown | {"host_copy_s": 5.725, "exposed_comm_s": 4.742}, ""))
+    assert " and host copies 5.725 s, of which 4.742 s not hidden" in offloaded
     days = figures.duration(shown, 1e9)
     assert days["chip_hours"] == pytest.approx(1e9 / tokens * shown["step_s"] / 3600 * 4)
 

@@ -132,6 +132,7 @@ def lines(shown: dict[str, Any], report: str) -> list[str]:
     ]
     if not shown["fits"]:
         return out + _too_large(shown, report)
+    host = f" and host copies {_scaled(shown['host_copy_s'], 's', 3)}" if shown["host_copy_s"] else ""
     counted = "without gradients of frozen weights" if shown["frozen"] else "6 x matmul parameters + causal attention"
     out += [
         f"memory per {'device ' if halves else 'chip   '} peak {_of(shown['peak_gb'], shown['hbm_gb'])}"
@@ -143,15 +144,13 @@ def lines(shown: dict[str, Any], report: str) -> list[str]:
         f"compiler estimate  {_scaled(shown['static_step_s'], 's', 3)} (cycles x trips / clock)",
         f"splash kernels     {_scaled(shown['attention_s'], 's', 3)} (bundles of their schedules / clock)",
         f"lookups            {_scaled(shown['lookup_s'], 's', 3)} (bytes / memory bandwidth)",
-        f"communication      {_scaled(shown['comm_s'], 's', 3)}, of which"
+        f"communication      {_scaled(shown['comm_s'], 's', 3)}{host}, of which"
         f" {_scaled(shown['exposed_comm_s'], 's', 3)} not hidden",
     ]
     if shown["moved_s"]:
         out.append(
             f"other kernels      {_scaled(shown['moved_s'], 's', 3)} (bytes / memory bandwidth, or FLOPs / peak)"
         )
-    if shown["host_copy_s"]:
-        out.append(f"host copies        {_scaled(shown['host_copy_s'], 's', 3)}")
     if shown["uncounted_kernels"]:
         out.append(f"not counted        {', '.join(shown['uncounted_kernels'])}")
     out += [
