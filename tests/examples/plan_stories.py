@@ -25,8 +25,8 @@ SEARCHES = [
         why=SOON,
     ),
     Line(
-        "tigerjax plan configs/tiger_70b_pretrain.py --topology v5p:4x4x4 --search --budget-minutes 12",
-        with_={"minutes 12": "minutes 5"},
+        "tigerjax plan configs/tiger_70b_pretrain.py --topology v5p:4x8x8 --search --budget-minutes 28",
+        with_={"minutes 28": "minutes 5"},
         why=SOON,
     ),
     Line(
