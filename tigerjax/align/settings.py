@@ -12,6 +12,7 @@ from typing import Any
 
 from tigerjax.align.config import AlignConfig
 from tigerjax.align.steps import USES, under_way
+from tigerjax.config import NOT_DECISIVE
 from tigerjax.errors import ConfigError, DataError
 from tigerjax.evaluate.questions import ANSWERS_FILE
 from tigerjax.files import manifest, own, paths
@@ -35,7 +36,7 @@ USED_BY: dict[str, tuple[str, ...]] = {
 }
 """The steps that use a setting; the seed also decides how answers are sampled. `candidate` is the choice of a model."""
 CONFIG_USED_BY: dict[str, tuple[str, ...]] = {
-    "compute.cache_tokens": (),
+    **{f"compute.{name}": () for name in NOT_DECISIVE},
     "model": ("candidate", "sample", "train", "gate"),
     "compute": ("candidate", "sample", "score", "train", "gate"),
     "data.tokenizer": ("candidate", "sample", "score", "labels", "train", "gate"),

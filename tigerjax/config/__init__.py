@@ -9,6 +9,7 @@ its text in `--help`. Settings of rejection sampling are in `tigerjax/align/conf
 from tigerjax.config.files import DUMPED, dump, load, part_of_dump
 from tigerjax.config.model import (
     FLOAT32,
+    NOT_DECISIVE,
     Attention,
     ComputeConfig,
     Dtype,
@@ -49,6 +50,7 @@ from tigerjax.config.weights import FrozenDtype, LoraConfig, WeightsConfig
 __all__ = [
     "DUMPED",
     "FLOAT32",
+    "NOT_DECISIVE",
     "Attention",
     "CheckpointConfig",
     "ComputeConfig",

@@ -205,6 +205,13 @@ FLOAT32 = ComputeConfig(attention="reference", remat="none", dtype="float32", lo
 """Plain float32 products without a backward pass: for checks, shapes and small models on a CPU."""
 
 
+NOT_DECISIVE = ("cache_tokens",)
+"""Fields of ComputeConfig that change no answer and no score but by rounding: they may be changed at any time."""
+
+
 def decisive(compute: ComputeConfig) -> ComputeConfig:
-    """The same without what changes no answer and no score: samples and rounds made with another one stay valid."""
-    return dataclasses.replace(compute, cache_tokens=None)
+    """The same with the defaults of NOT_DECISIVE: samples and rounds that were made with other ones stay valid."""
+    defaults: dict[str, Any] = {
+        field.name: field.default for field in dataclasses.fields(compute) if field.name in NOT_DECISIVE
+    }
+    return dataclasses.replace(compute, **defaults)

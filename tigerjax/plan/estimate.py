@@ -37,6 +37,7 @@ HOST_MEMORY = "S(5)"
 HOST_COPIES = ("copy-start", "dynamic-slice-start", "dynamic-update-slice-start")
 """What begins a copy to or from the host's memory: of libtpu 0.0.42, and of layers in a stack by libtpu 0.0.52."""
 INDEX_BYTES = 8
+"""No array of a copy's shape that is so small is what it moves: it is an index, or the handle of the copy."""
 
 
 COST = {name: re.compile(rf'"{name}":"(\d+)"') for name in ("bytes_accessed", "flops")}
