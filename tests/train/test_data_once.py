@@ -168,6 +168,23 @@ def test_gradients_are_those_of_one_device(differs, tolerance, accumulate):
     jax.tree.map(close, ours, wanted)
 
 
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_a_loss_that_runs_the_layers_twice_is_refused(accumulate):
+    """It would add the gradients of the micro-batches before twice."""
+    config = dataclasses.replace(tiny_config(accumulate=accumulate), mesh=TWO_COPIES)
+    mesh = mesh_of(TWO_COPIES)
+    objective = objectives.of(config, mesh)
+    of_once = objective.loss
+
+    def of_twice(weights, batch):
+        return jax.tree.map(jax.numpy.add, of_once(weights, batch), of_once(weights, batch))
+
+    step = jit_step(dataclasses.replace(objective, loss=of_twice), make_optimizer(config.optim), config.optim, mesh)
+    state = init_state(objective, make_optimizer(config.optim), mesh, seed=3)
+    with pytest.raises(ValueError, match=r"runs the layers twice.*mesh\.data_once=False"):
+        in_mesh(mesh, step.lower)(state, uneven_batch())
+
+
 def test_with_one_copy_the_program_is_the_same():
     def program(mesh_config):
         mesh, step, first = parts(mesh_config, 2)

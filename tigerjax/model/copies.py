@@ -16,7 +16,14 @@ from tigerjax.mesh import added_to_others
 from tigerjax.model.weights import get, leaves, nested
 
 
-@functools.partial(jax.tree_util.register_dataclass, data_fields=["weight", "rounded", "before"], meta_fields=["spec"])
+@dataclasses.dataclass(eq=False)
+class Runs:
+    """Counts how often a loss runs the layers. The second run would add the gradients of earlier micro-batches again."""
+
+    started: int = 0
+
+
+@functools.partial(jax.tree_util.register_dataclass, data_fields=["weight", "rounded", "before"], meta_fields=["spec", "runs"])
 @dataclasses.dataclass(frozen=True)
 class Layered:
     """A stack of weights, or one layer of it."""
@@ -29,6 +36,8 @@ class Layered:
     """The gradient of the micro-batches before, of this copy alone; None: there were none."""
     spec: PartitionSpec
     """Of one layer."""
+    runs: "Runs"
+    """Of the layers, by the loss that reads them."""
 
     def astype(self, dtype: Any) -> "Layered":
         return dataclasses.replace(self, rounded=jax.lax.stop_gradient(self.weight).astype(dtype))
@@ -41,15 +50,30 @@ def is_layered(leaf: Any) -> bool:
 def added(weights: Any, before: Any, specs: Any) -> dict[str, Any]:
     """The trained `weights` as a loss is to read them, whose gradient is `before` and its own, added over all copies.
 
-    The loss must use each weight of the layers in one run of them. `specs` are PartitionSpecs of the weights."""
+    The loss must use each weight of the layers in one run of them: `start_run` refuses a second one. `specs` are
+    PartitionSpecs of the weights."""
+    runs = Runs()
 
     def one(path: str, w: jax.Array) -> Any:
         earlier, spec = None if before is None else get(before, path), get(specs, path)
         if path.startswith("layers/"):
-            return Layered(w, None, earlier, PartitionSpec(*spec[1:]))
+            return Layered(w, None, earlier, PartitionSpec(*spec[1:]), runs)
         return _tied(spec, w, w, earlier)
 
     return nested((path, one(path, w)) for path, w in leaves(weights))
+
+
+def start_run(weights: Any) -> None:
+    """Says that the layers run with these weights, before they do.
+
+    ValueError where their gradients are added over copies and the loss has run the layers before."""
+    for runs in {w.runs for w in jax.tree.leaves(weights, is_leaf=is_layered) if is_layered(w)}:
+        runs.started += 1
+        if runs.started > 1:
+            raise ValueError(
+                "this loss runs the layers twice, and with mesh.data_once=True it may run them once, since gradients are"
+                " added over the copies there; put all rows into one run, or set mesh.data_once=False"
+            )
 
 
 def plain(weights: Any) -> Any:

@@ -135,6 +135,7 @@ def trunk(
 
     block = Block(config, fields.lora, parent=None)
     w_L = _layers(module, block, config.num_layers)
+    copies.start_run(w_L)
     # Cast once, before the layers run. Then the weights that devices gather and the gradients that they reduce are of
     # the compute dtype, and move half the bytes. A layer would round each weight to it anyway. Whole numbers are read
     # in the layer, so that no stack of them exists in the compute dtype.
