@@ -190,6 +190,8 @@ ROWS = {
     "7b_2slices_4x1row_auto": dataclasses.replace(SLICES_7B, slices=2, micro_batches=4, data_once=False),
     "7b_2slices_16x1row": dataclasses.replace(SLICES_7B, slices=2, rows=16, micro_batches=16),
     "7b_2slices_16x1row_auto": dataclasses.replace(SLICES_7B, slices=2, rows=16, micro_batches=16, data_once=False),
+    "7b_4slices_4x1row": dataclasses.replace(SLICES_7B, slices=4, micro_batches=4),
+    "7b_4slices_4x1row_auto": dataclasses.replace(SLICES_7B, slices=4, micro_batches=4, data_once=False),
     "70b_tpu7x64_8192_fp8": dataclasses.replace(ON_TPU7X, quantise="fp8", published=(4128, 0.804)),
     "70b_tpu7x64_8192_fp8_full": dataclasses.replace(ON_TPU7X, quantise="fp8_full", published=(4128, 0.804)),
 }
@@ -312,11 +314,8 @@ def main() -> None:
     a = parser.parse_args()
     if a.in_process:
         path = a.out / f"{a.only[0]}_{a.vocab[0]}.json"
-        path.write_text(
-            json.dumps(measure(a.only[0], a.vocab[0], dict(f.split("=", 1) for f in a.flag), a.layers), indent=1)
-            + "\n",
-            encoding="utf-8",
-        )
+        shown = measure(a.only[0], a.vocab[0], dict(f.split("=", 1) for f in a.flag), a.layers)
+        path.write_text(json.dumps(shown, indent=1) + "\n", encoding="utf-8")
         return
     a.out.mkdir(parents=True, exist_ok=True)
     rows: dict[str, list[list[str]]] = {name: [] for name in ROWS}

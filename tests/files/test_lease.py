@@ -55,7 +55,7 @@ def test_a_killed_command_is_named_waited_for_and_taken_over(cloud, capsys):
     began = time.monotonic()
     with locked(paths.of(RUN)):
         assert time.monotonic() - began >= lease.LEASE_S
-        assert b"process 7" not in cloud.objects["leases/run/.lock"].data
+        assert b"process 7 on" not in cloud.objects["leases/run/.lock"].data
     assert "waiting 0.6 s at most for process 7 on other" in capsys.readouterr().err
 
 

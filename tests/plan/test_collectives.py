@@ -122,25 +122,48 @@ def test_two_devices_of_a_chip_share_its_links_and_talk_through_the_die():
     assert links.seconds("all-to-all", [row], BYTES) == pytest.approx(BYTES * 4 / 8 / (link / 2))
 
 
-SENT = """  %recv.1 = (f32[1000,8,128]{2,1,0:T(8,128)}, u32[]{:S(2)}, token[]) recv(%after-all.1), channel_id=5, \
-is_host_transfer=true, frontend_attributes={_xla_host_transfer_handler_name="xla_megascale_runtime"}
+SENT = """  %recv.1 = (f32[RECEIVED,8,128]{2,1,0:T(8,128)}, u32[]{:S(2)}, token[]) recv(%after-all.1), channel_id=5, \
+is_host_transfer=true, frontend_attributes={_xla_host_transfer_handler_name="xla_megascale_runtime",\
+_xla_host_transfer_rendezvous="a_0",_xla_megascale_target=TARGET,_xla_megascale_transfer_type="KIND"}
   %fusion.between = f32[1000,8,128]{2,1,0:T(8,128)} fusion(%x), kind=kLoop, \
 backend_config={"window_config":{"estimated_cycles":"CYCLES"}}
-  %recv-done.1 = (f32[1000,8,128]{2,1,0:T(8,128)}, token[]) recv-done(%recv.1), channel_id=5, is_host_transfer=true
+  %recv-done.1 = (f32[RECEIVED,8,128]{2,1,0:T(8,128)}, token[]) recv-done(%recv.1), channel_id=5, is_host_transfer=true
 """
+LIKE_SLICES, LIKE_DEVICES = '"{GROUP}x{0:3}"', "{{100000,200000},{100001,200001},{100002,200002},{100003,200003}}"
+
+
+def sent_between(slices, kind, target, received, cycles):
+    """(program, mesh, slice) in which a message goes to other slices while `cycles` run."""
+    places = topology.parse("v5p:2x2x1", slices=slices)
+    mesh = make_mesh(MeshConfig(data=slices, fsdp=4), topology.describe(places))
+    text = SENT.replace("KIND", kind).replace("TARGET", target).replace("RECEIVED", str(received))
+    text = text.replace("GROUP", ",".join(str(k + 1) for k in range(slices))).replace("CYCLES", str(cycles))
+    return Program("ENTRY %main (x: f32[1000,8,128]) -> f32[] {\n" + text + "}\n"), mesh, places
 
 
 @pytest.mark.parametrize("cycles", [1000, 10**8])
 def test_what_comes_from_another_slice_takes_the_data_centre_network_and_is_hidden_by_what_runs_meanwhile(cycles):
-    two = topology.parse("v5p:2x2x1", slices=2)
-    mesh = make_mesh(MeshConfig(data=2, fsdp=4), topology.describe(two))
-    text = "ENTRY %main (x: f32[1000,8,128]) -> f32[] {\n" + SENT.replace("CYCLES", str(cycles)) + "}\n"
-    program = Program(text)
+    program, mesh, two = sent_between(2, "ALL_REDUCE", LIKE_SLICES, 1000, cycles)
     (sent,) = collectives.collectives(program, mesh, two)
     assert (sent.op, sent.axis, sent.sent, sent.asynchronous) == ("send", "data", 1000 * 8 * 128 * 4, True)
     times = Estimator(program, mesh, two).step()
     needed, work = sent.sent / two.chip.dcn_bandwidth, cycles / two.chip.clock_hz
     assert times.transfers == needed and times.exposed == pytest.approx(max(0.0, needed - work))
+
+
+@pytest.mark.parametrize(("slices", "kind", "target", "received", "leaves"), [
+    (4, "ALL_REDUCE", LIKE_SLICES, 1000, 1500),
+    (4, "REDUCE_SCATTER", LIKE_SLICES, 250, 750),
+    (4, "ALL_GATHER", LIKE_SLICES, 1000, 750),
+    (2, "ALL_GATHER", LIKE_SLICES, 1000, 500),
+    (2, "ALL_TO_ALL", LIKE_DEVICES, 1000, 500),
+    (2, "ONE_TO_ONE", LIKE_DEVICES.replace(",2", "->2"), 1000, 1000),
+])  # fmt: skip
+def test_more_slices_send_as_much_as_their_collective_needs(slices, kind, target, received, leaves):
+    program, mesh, places = sent_between(slices, kind, target, received, 1)
+    (sent,) = collectives.collectives(program, mesh, places)
+    assert (sent.group, sent.sent) == (slices, leaves * 8 * 128 * 4)
+    assert sent.seconds == sent.sent / places.chip.dcn_bandwidth
 
 
 OFFLOADED = """ENTRY %main (x: bf16[1,1024,1024]) -> bf16[] {

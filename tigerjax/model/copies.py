@@ -18,12 +18,14 @@ from tigerjax.model.weights import get, leaves, nested
 
 @dataclasses.dataclass(eq=False)
 class Runs:
-    """Counts how often a loss runs the layers. The second run would add the gradients of earlier micro-batches again."""
+    """How often a loss runs the layers. A second run would add the gradients of earlier micro-batches once more."""
 
     started: int = 0
 
 
-@functools.partial(jax.tree_util.register_dataclass, data_fields=["weight", "rounded", "before"], meta_fields=["spec", "runs"])
+@functools.partial(
+    jax.tree_util.register_dataclass, data_fields=["weight", "rounded", "before"], meta_fields=["spec", "runs"]
+)
 @dataclasses.dataclass(frozen=True)
 class Layered:
     """A stack of weights, or one layer of it."""
@@ -71,8 +73,8 @@ def start_run(weights: Any) -> None:
         runs.started += 1
         if runs.started > 1:
             raise ValueError(
-                "this loss runs the layers twice, and with mesh.data_once=True it may run them once, since gradients are"
-                " added over the copies there; put all rows into one run, or set mesh.data_once=False"
+                "this loss runs the layers twice, and with mesh.data_once=True it may run them once, since there they"
+                " add their gradients over the copies; put all rows into one run, or set mesh.data_once=False"
             )
 
 

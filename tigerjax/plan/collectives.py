@@ -15,7 +15,15 @@ KINDS = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective
 UPDATE = "custom-call-update"
 DCN = "send"
 """What we call a message to another slice, over the data-centre network. It is a pair of `send` and `recv` in the HLO,
-handed to the host; several slices that reduce together get one pair for each."""
+handed to the host, whose attributes say what all slices do together with it."""
+BETWEEN_SLICES = {
+    "ALL_REDUCE": "all-reduce",
+    "REDUCE_SCATTER": "reduce-scatter",
+    "ALL_GATHER": "all-gather",
+    "ALL_TO_ALL": "all-to-all",
+    "ONE_TO_ONE": "collective-permute",
+}
+"""What `_xla_megascale_transfer_type` of a message calls the collectives."""
 STARTS = ("async-start", "call-start", UPDATE)
 """What an asynchronous call begins with: libtpu 0.0.42.1 writes the first two, libtpu 0.0.52 also the third."""
 CHAIN_ENDS = {"AsyncCollectiveStart": "start", "AsyncCollectiveDone": "done"}
@@ -285,10 +293,13 @@ def _kind(i: Instruction) -> str | None:
 
 def describe(name: str, i: Instruction, op: str, asynchronous: bool, mesh: Mesh, links: Links) -> Collective:
     """One run of the collective `i`. `name` is that of the scheduled instruction, which may hold `i` inside."""
-    if op == DCN:  # the HLO names the slices only by a rendezvous; `data` is the axis that crosses them
-        received = shape_bytes(i.shape)[0]
-        seconds = received / (links.chip.dcn_bandwidth / links.chip.devices)
-        return Collective(name, op, "data", 2, received, received, seconds, asynchronous)
+    if op == DCN:
+        kind, n = _between_slices(i)
+        payload = shape_bytes(i.shape)[0] * (n if kind == "reduce-scatter" else 1)
+        sent = sent_bytes(kind, n, payload)
+        seconds = sent / (links.chip.dcn_bandwidth / links.chip.devices)
+        # The devices that exchange are named by slice; `data` is the axis that crosses slices.
+        return Collective(name, op, "data", n, payload, sent, seconds, asynchronous)
     groups = groups_of(i.attributes, mesh.size)
     n = len(groups[0])
     sizes = shape_bytes(i.shape)
@@ -311,6 +322,18 @@ def describe(name: str, i: Instruction, op: str, asynchronous: bool, mesh: Mesh,
         asynchronous=asynchronous,
         way=links.way(groups) if op == "collective-permute" else "",
     )
+
+
+def _between_slices(i: Instruction) -> tuple[str, int]:
+    """What slices do with a message: (the collective, how many slices take part).
+
+    The text names the slices of a group as `"{1,2}x{0:7}"`, or one device of each: `{{100000,200000},{100001,200001}}`.
+    """
+    op = BETWEEN_SLICES[i.attribute("_xla_megascale_transfer_type") or ""]
+    if op == "collective-permute":
+        return op, 2
+    (group,) = re.findall(r'_xla_megascale_target=[{"]+([\d,]+)\}', i.attributes)
+    return op, group.count(",") + 1
 
 
 def by_axis(every: Iterable[Collective]) -> list[dict[str, Any]]:
