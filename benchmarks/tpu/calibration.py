@@ -4,18 +4,25 @@ runs, through the arithmetic of `tigerjax plan`.
     python -m pip install --no-deps --target runs/maxtext maxtext==0.2.5 aqtp annotated-doc drjax einshape fastapi \\
         fire grain jaxtyping mpmath omegaconf pathwaysutils portpicker qwix sympy tiktoken tokamax transformers \\
         wadler-lindig xprof
-    PYTHONPATH=runs/maxtext:. python benchmarks/tpu/calibration.py --out runs/calibration     a process each; resumable
-    PYTHONPATH=runs/maxtext:. python benchmarks/tpu/calibration.py --out runs/calibration --write      into docs/PLAN.md
+    PYTHONPATH=runs/maxtext:. python benchmarks/tpu/calibration.py      a process each; resumable
 
-It takes Python 3.12 or newer, and jax and libtpu of that Python's lock. MaxText is no dependency of tigerjax, and its
-step is compiled as it is; no TPU is needed. The compiler writes the schedules of all kernels meanwhile, some GB, which
-are removed again. What is published was measured with older versions of MaxText and of the compiler than those of
-today.
+    python -m pip install --no-deps --target runs/older maxtext==0.2.4 ml-goodput-measurement jax==0.10.2 \\
+        jaxlib==0.10.2 libtpu==0.0.42.1
+    DECOUPLE_GCLOUD=TRUE PYTHONPATH=runs/older:runs/maxtext:. python benchmarks/tpu/calibration.py
+
+    PYTHONPATH=. python benchmarks/tpu/calibration.py --write      into docs/PLAN.md
+
+It takes Python 3.12 or newer, and jax and libtpu of that Python's lock. The second pair of commands compiles what the
+older libtpu is for: the flags with which v5p and v6e were measured are refused by the newer one. MaxText is no
+dependency of tigerjax, and its step is compiled as it is; no TPU is needed. The compiler writes the schedules of all
+kernels meanwhile, some GB, which are removed again. What is published was measured with older versions of MaxText and
+of the compiler than these.
 """
 
 import argparse
 import dataclasses
 import importlib
+import importlib.metadata
 import json
 import math
 import os
@@ -51,9 +58,26 @@ class Case:
     source: str
     settings: dict[str, Any]
     """Of MaxText, over those of its base.yml."""
+    libtpu: str
+    """The version that compiles it."""
     flags: dict[str, str]
-    """Of libtpu: those that were published, as far as the compiler of today takes them."""
+    """Of libtpu: those that were published, as far as this version takes them."""
 
+
+OLDER, NEWER = "0.0.42.1", "0.0.52"
+FUSED_GATHERS = {
+    "xla_tpu_enable_async_collective_fusion": "true",
+    "xla_tpu_enable_async_collective_fusion_fuse_all_gather": "true",
+    "xla_tpu_enable_async_collective_fusion_multiple_steps": "true",
+    "xla_tpu_enable_ag_backward_pipelining": "true",
+    "xla_tpu_enable_data_parallel_all_reduce_opt": "true",
+    "xla_tpu_data_parallel_opt_different_sized_ops": "true",
+    "xla_tpu_megacore_fusion_allow_ags": "false",
+    "xla_tpu_overlap_compute_collective_tc": "true",
+    "xla_enable_async_all_gather": "true",
+    "xla_enable_async_collective_permute": "true",
+}
+"""With which v5p and v6e were measured: products hide the gathers that are fused with them. NEWER refuses them."""
 
 CASES = {
     "Llama-2-70B, v5p 256 chips": Case(
@@ -65,8 +89,8 @@ CASES = {
             **LLAMA2_70B,
             "remat_policy": "save_dot_except_mlpwi",
         },
-        # Those that are published fuse gathers with products, which the compiler refuses on a v5p today.
-        flags={},
+        libtpu=OLDER,
+        flags=FUSED_GATHERS,
     ),
     "Llama-2-70B, v6e 256 chips": Case(
         topology="v6e:16x16",
@@ -82,9 +106,8 @@ CASES = {
             "sa_block_q_dkv": 2048,
             "sa_block_q_dq": 2048,
         },
-        # As above; the SparseCores gather in their place.
-        flags={"xla_tpu_scoped_vmem_limit_kib": "98304"}
-        | {name: on for name, on in SPARSE_CORES.items() if "3d" not in name},
+        libtpu=OLDER,
+        flags=FUSED_GATHERS | {"xla_tpu_scoped_vmem_limit_kib": "98304"},
     ),
     "Llama-3.1-70B, tpu7x 64 chips": Case(
         topology="tpu7x:4x4x4",
@@ -115,6 +138,7 @@ CASES = {
             "sa_use_fused_bwd_kernel": True,
             "use_tokamax_splash": True,
         },
+        libtpu=NEWER,
         flags=SPARSE_CORES
         | {
             "xla_tpu_scoped_vmem_limit_kib": "65536",
@@ -128,6 +152,17 @@ CASES = {
             "xla_tpu_prefer_async_allgather_to_allreduce": "true",
             "xla_tpu_use_single_sparse_core_for_all_gather_offload": "true",
         },
+    ),
+}
+CASES |= {
+    "Llama-2-70B, v5p 256 chips, no flags": dataclasses.replace(
+        CASES["Llama-2-70B, v5p 256 chips"], libtpu=NEWER, flags={}
+    ),
+    "Llama-2-70B, v6e 256 chips, gathers by SparseCores": dataclasses.replace(
+        CASES["Llama-2-70B, v6e 256 chips"],
+        libtpu=NEWER,
+        flags={"xla_tpu_scoped_vmem_limit_kib": "98304"}
+        | {name: on for name, on in SPARSE_CORES.items() if "3d" not in name},
     ),
 }
 BLOCKS = {"fwd": ("sa_block_q", "sa_block_kv"), "dkv": ("sa_block_q_dkv", "sa_block_kv_dkv"),
@@ -207,6 +242,7 @@ def measure(name: str, dumped: Path) -> dict[str, Any]:
 
 HEAD = (
     "run",
+    "libtpu",
     "static s",
     "attention s",
     "lookups s",
@@ -220,13 +256,19 @@ HEAD = (
 def cells(name: str, shown: dict[str, Any]) -> list[str]:
     case, times = CASES[name], shown["times"]
     parts = [f"{times[part]:.2f}" for part in ("static", "attention", "lookups", "exposed", "total")]
-    return [f"[{name}]({case.source})", *parts, f"{case.measured_s:.2f}", f"{times['total'] / case.measured_s:.1%}"]
+    return [
+        f"[{name}]({case.source})",
+        case.libtpu,
+        *parts,
+        f"{case.measured_s:.2f}",
+        f"{times['total'] / case.measured_s:.1%}",
+    ]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs/calibration"), help="folder of the cases' JSON files")
-    parser.add_argument("--only", nargs="+", choices=CASES, default=list(CASES))
+    parser.add_argument("--only", nargs="+", choices=CASES, help="default: those of the libtpu that is installed")
     parser.add_argument("--write", action="store_true", help="compile nothing; put what is there into docs")
     parser.add_argument("--in-process", type=Path, help=argparse.SUPPRESS)
     a = parser.parse_args()
@@ -236,9 +278,14 @@ def main() -> None:
         return
     from tigerjax.plan import kernels
 
+    installed = importlib.metadata.version("libtpu")
+    here = [name for name, case in CASES.items() if case.libtpu == installed]
+    names = list(CASES) if a.write else a.only or here
+    if not a.write and (others := [name for name in names if name not in here]):
+        parser.error(f"libtpu {installed} is installed, and these take {CASES[others[0]].libtpu}: {'; '.join(others)}")
     a.out.mkdir(parents=True, exist_ok=True)
     rows = []
-    for name in a.only:
+    for name in names:
         path = path_of(a.out, name)
         if not a.write and not path.is_file():
             folder = tempfile.mkdtemp(dir=a.out)
@@ -256,7 +303,7 @@ def main() -> None:
 
 
 def path_of(folder: Path, name: str) -> Path:
-    return folder / f"{CASES[name].theirs}.json"
+    return folder / f"{CASES[name].theirs}_{CASES[name].libtpu}.json"
 
 
 if __name__ == "__main__":
