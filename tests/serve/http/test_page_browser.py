@@ -282,7 +282,7 @@ def test_the_page_asks_for_the_key_where_the_server_wants_one(page, live):
     with listening(live.served, rules=RULES._replace(keys=("0123456789abcdef",))) as url:
         page.open(url, width=390)
         page.until('!document.querySelector("#secret").hidden && document.querySelector("#panel").open')
-        assert "the API key is missing or wrong" in page.run('document.querySelector("#trouble").textContent')
+        page.until('document.querySelector("#trouble").textContent.includes("the API key is missing or wrong")')
         page.write("#key", "0123456789abcdef")
         page.until('document.querySelector("#name").textContent === "tiny"')
         ask(page, "Hi")
