@@ -11,7 +11,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from tpu_table import DOC, ROWS, write
+from tpu_rows import ROWS
+from tpu_table import DOC, write
 
 MARK = "tpu_older"
 HEAD = (

@@ -101,7 +101,8 @@ def _swiglu_down_bwd(saved: Any, d_out_BTD: jax.Array) -> Any:
         d_hidden_BTF, _ = low_precision.of_input(d_out_BTD, down_FD, 1)
     else:
         d_hidden_BTF = jnp.einsum("BTD,FD->BTF", d_out_BTD, ring.whole(down_FD))
-    gate_BTF, up_BTF, d_hidden_BTF = jax.lax.optimization_barrier((gate_BTF, up_BTF, d_hidden_BTF))
+    # Not of gate and up: where they were saved, what reads them here also takes them out of the stack of all layers.
+    d_hidden_BTF = jax.lax.optimization_barrier(d_hidden_BTF)
     hidden_BTF, pullback = jax.vjp(lambda g, u: jax.nn.silu(g) * u, gate_BTF, up_BTF)
     if isinstance(down_FD, RoundedThroughout):
         # No barrier after the derivatives: what reads them rounds them to one byte, and XLA does both at once.
