@@ -6,10 +6,10 @@ Hardware 64 v5p chips (v5p:4x4x4)
 Result   not yet run
 Command  tigerjax train configs/tiger_13b_long.py --checkpoint.init-from CHECKPOINT
 
-Plan     53.7 of 102.8 GB per chip; a step of 4,194,304 tokens in 54.87 s
-         (static 22.14, attention 31.60, not hidden 1.12 of 7.90 s of traffic);
-         MFU at most 62.2%, at most 1,194 tokens/s/chip;
-         2e+10 tokens in 3.03 days
+Plan     53.7 of 102.8 GB per chip; a step of 4,194,304 tokens in 54.58 s
+         (static 21.85, attention 31.60, not hidden 1.12 of 7.90 s of traffic);
+         MFU at most 62.5%, at most 1,201 tokens/s/chip;
+         2e+10 tokens in 3.01 days
          tigerjax plan configs/tiger_13b_long.py --topology v5p:4x4x4 --tokens 20e9
 
 Each row is cut over the chips of mesh.sequence (docs/TPU.md, "Long rows"). Sizes and vocabulary are those of TigerBot's

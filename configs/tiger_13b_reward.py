@@ -6,9 +6,9 @@ Hardware 64 v5p chips (v5p:4x4x4)
 Result   not yet run
 Command  tigerjax reward train configs/tiger_13b_reward.py --preferences FILE --calibration-set FILE
 
-Plan     43.2 of 102.8 GB per chip; a step of 524,288 tokens in 1.77 s
-         (static 1.65, attention 0.12, not hidden 0.00 of 0.14 s of traffic);
-         MFU at most 79.4%, at most 4,634 tokens/s/chip
+Plan     43.2 of 102.8 GB per chip; a step of 524,288 tokens in 1.74 s
+         (static 1.61, attention 0.12, not hidden 0.01 of 0.14 s of traffic);
+         MFU at most 80.9%, at most 4,720 tokens/s/chip
          tigerjax plan configs/tiger_13b_reward.py --topology v5p:4x4x4 --answers 4
 
 Sizes and vocabulary are those of TigerBot's published configs. Everything else is our choice: everything about the

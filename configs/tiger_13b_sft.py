@@ -6,9 +6,9 @@ Hardware 64 v5p chips (v5p:4x4x4)
 Result   not yet run
 Command  tigerjax train configs/tiger_13b_sft.py
 
-Plan     44.7 of 102.8 GB per chip; a step of 524,288 tokens in 1.88 s
-         (static 1.69, attention 0.19, not hidden 0.00 of 0.14 s of traffic);
-         MFU at most 78.7%, at most 4,350 tokens/s/chip
+Plan     44.7 of 102.8 GB per chip; a step of 524,288 tokens in 1.85 s
+         (static 1.65, attention 0.19, not hidden 0.01 of 0.14 s of traffic);
+         MFU at most 80.1%, at most 4,426 tokens/s/chip
          tigerjax plan configs/tiger_13b_sft.py --topology v5p:4x4x4
 
 Sizes and vocabulary are those of TigerBot's published configs. Everything else is our choice: learning rate,

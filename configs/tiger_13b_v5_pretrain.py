@@ -6,10 +6,10 @@ Hardware 64 v5p chips (v5p:4x4x4)
 Result   not yet run
 Command  tigerjax train configs/tiger_13b_v5_pretrain.py --checkpoint.init-from CHECKPOINT
 
-Plan     85.7 of 102.8 GB per chip; a step of 4,194,304 tokens in 14.88 s
-         (static 13.30, attention 1.56, not hidden 0.03 of 0.59 s of traffic);
-         MFU at most 79.8%, at most 4,403 tokens/s/chip;
-         3e+11 tokens in 12.3 days
+Plan     85.7 of 102.8 GB per chip; a step of 4,194,304 tokens in 14.60 s
+         (static 13.01, attention 1.56, not hidden 0.03 of 0.59 s of traffic);
+         MFU at most 81.4%, at most 4,490 tokens/s/chip;
+         3e+11 tokens in 12.1 days
          tigerjax plan configs/tiger_13b_v5_pretrain.py --topology v5p:4x4x4 --tokens 300e9
 
 Sizes and vocabulary are those of TigerBot's published configs. Everything else is our choice: learning rate,

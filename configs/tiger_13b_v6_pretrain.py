@@ -6,10 +6,10 @@ Hardware 64 v5p chips (v5p:4x4x4)
 Result   not yet run
 Command  tigerjax train configs/tiger_13b_v6_pretrain.py --checkpoint.init-from CHECKPOINT
 
-Plan     86.1 of 102.8 GB per chip; a step of 4,194,304 tokens in 16.37 s
-         (static 13.56, attention 2.78, not hidden 0.03 of 0.59 s of traffic);
-         MFU at most 76.9%, at most 4,002 tokens/s/chip;
-         3e+11 tokens in 13.6 days
+Plan     86.1 of 102.8 GB per chip; a step of 4,194,304 tokens in 16.09 s
+         (static 13.27, attention 2.78, not hidden 0.03 of 0.59 s of traffic);
+         MFU at most 78.3%, at most 4,074 tokens/s/chip;
+         3e+11 tokens in 13.3 days
          tigerjax plan configs/tiger_13b_v6_pretrain.py --topology v5p:4x4x4 --tokens 300e9
 
 Sizes, vocabulary, rope base and the length of the rows are those of TigerBot's published configs. Everything else is

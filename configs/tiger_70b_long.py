@@ -6,10 +6,10 @@ Hardware 256 v5p chips (v5p:4x8x8)
 Result   not yet run
 Command  tigerjax train configs/tiger_70b_long.py --checkpoint.init-from CHECKPOINT
 
-Plan     71.2 of 102.8 GB per chip; a step of 4,194,304 tokens in 25.57 s
-         (static 17.90, attention 6.88, not hidden 0.78 of 3.71 s of traffic);
-         MFU at most 75.7%, at most 641 tokens/s/chip;
-         2e+10 tokens in 1.41 days
+Plan     71.2 of 102.8 GB per chip; a step of 4,194,304 tokens in 25.27 s
+         (static 17.60, attention 6.88, not hidden 0.78 of 3.71 s of traffic);
+         MFU at most 76.6%, at most 648 tokens/s/chip;
+         2e+10 tokens in 1.39 days
          tigerjax plan configs/tiger_70b_long.py --topology v5p:4x8x8 --tokens 20e9
 
 Each row is cut over the chips of mesh.sequence (docs/TPU.md, "Long rows"). Sizes and vocabulary are those of TigerBot's

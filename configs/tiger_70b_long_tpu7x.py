@@ -6,10 +6,10 @@ Hardware 64 tpu7x chips (tpu7x:4x4x4), 128 devices
 Result   not yet run
 Command  tigerjax train configs/tiger_70b_long_tpu7x.py --checkpoint.init-from CHECKPOINT
 
-Plan     91.0 of 101.7 GB per chip; a step of 4,194,304 tokens in 26.65 s
-         (static 17.67, attention 8.79, not hidden 0.19 of 1.59 s of traffic);
-         MFU at most 57.8%, at most 2,459 tokens/s/chip;
-         2e+10 tokens in 1.47 days
+Plan     90.3 of 101.7 GB per chip; a step of 4,194,304 tokens in 26.21 s
+         (static 17.23, attention 8.79, not hidden 0.19 of 1.59 s of traffic);
+         MFU at most 58.8%, at most 2,501 tokens/s/chip;
+         2e+10 tokens in 1.45 days
          tigerjax plan configs/tiger_70b_long_tpu7x.py --topology tpu7x:4x4x4 --tokens 20e9
 
 Each row is cut over the chips of mesh.sequence (docs/TPU.md, "Long rows"). Sizes and vocabulary are those of TigerBot's

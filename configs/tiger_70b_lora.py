@@ -6,9 +6,9 @@ Hardware 64 v5e chips (v5e:8x8)
 Result   not yet run
 Command  tigerjax train configs/tiger_70b_lora.py
 
-Plan     13.1 of 16.9 GB per chip; a step of 262,144 tokens in 11.80 s
-         (static 10.40, attention 0.89, not hidden 0.51 of 3.23 s of traffic);
-         MFU at most 51.7%, at most 347 tokens/s/chip
+Plan     13.3 of 16.9 GB per chip; a step of 262,144 tokens in 11.53 s
+         (static 10.16, attention 0.89, not hidden 0.48 of 3.20 s of traffic);
+         MFU at most 52.9%, at most 355 tokens/s/chip
          tigerjax plan configs/tiger_70b_lora.py --topology v5e:8x8
 
 Sizes and vocabulary are those of TigerBot's published configs. Everything else is our choice: rank, scale, learning

@@ -6,10 +6,10 @@ Hardware 256 v5p chips (v5p:4x8x8)
 Result   not yet run
 Command  tigerjax train configs/tiger_70b_pretrain.py --checkpoint.init-from CHECKPOINT
 
-Plan     71.1 of 102.8 GB per chip; a step of 4,194,304 tokens in 18.55 s
-         (static 16.93, attention 1.24, not hidden 0.38 of 3.06 s of traffic);
-         MFU at most 82.7%, at most 883 tokens/s/chip;
-         3e+11 tokens in 15.4 days
+Plan     71.1 of 102.8 GB per chip; a step of 4,194,304 tokens in 18.25 s
+         (static 16.63, attention 1.24, not hidden 0.38 of 3.06 s of traffic);
+         MFU at most 84.1%, at most 898 tokens/s/chip;
+         3e+11 tokens in 15.1 days
          tigerjax plan configs/tiger_70b_pretrain.py --topology v5p:4x8x8 --tokens 300e9
 
 Sizes and vocabulary are those of TigerBot's published configs. Everything else is our choice: learning rate,

@@ -6,9 +6,9 @@ Hardware 64 tpu7x chips (tpu7x:4x4x4), 128 devices
 Result   not yet run
 Command  tigerjax train configs/tiger_70b_pretrain_tpu7x.py --checkpoint.init-from CHECKPOINT
 
-Plan     76.3 of 101.7 GB per chip; a step of 4,194,304 tokens in 18.65 s
-         (static 16.59, attention 1.39, not hidden 0.66 of 6.11 s of traffic);
-         MFU at most 65.5%, at most 3,514 tokens/s/chip;
+Plan     76.3 of 101.7 GB per chip; a step of 4,194,304 tokens in 18.54 s
+         (static 16.48, attention 1.39, not hidden 0.66 of 6.11 s of traffic);
+         MFU at most 65.8%, at most 3,534 tokens/s/chip;
          3e+11 tokens in 15.4 days
          tigerjax plan configs/tiger_70b_pretrain_tpu7x.py --topology tpu7x:4x4x4 --tokens 300e9
 

@@ -6,9 +6,9 @@ Hardware 64 v5p chips (v5p:4x4x4)
 Result   not yet run
 Command  tigerjax reward train configs/tiger_70b_reward.py --preferences FILE --calibration-set FILE
 
-Plan     82.4 of 102.8 GB per chip; a step of 524,288 tokens in 9.78 s
-         (static 9.47, attention 0.30, not hidden 0.00 of 0.75 s of traffic);
-         MFU at most 76.4%, at most 838 tokens/s/chip
+Plan     82.4 of 102.8 GB per chip; a step of 524,288 tokens in 9.57 s
+         (static 9.27, attention 0.30, not hidden 0.00 of 0.75 s of traffic);
+         MFU at most 78.1%, at most 856 tokens/s/chip
          tigerjax plan configs/tiger_70b_reward.py --topology v5p:4x4x4 --answers 4
 
 Sizes and vocabulary are those of TigerBot's published configs. Everything else is our choice: everything about the

@@ -6,9 +6,9 @@ Hardware 32 tpu7x chips (tpu7x:4x4x2), 64 devices
 Result   not yet run
 Command  tigerjax reward train configs/tiger_70b_reward_tpu7x.py --preferences FILE --calibration-set FILE
 
-Plan     57.5 of 101.7 GB per chip; a step of 524,288 tokens in 5.45 s
-         (static 4.91, attention 0.22, not hidden 0.32 of 2.51 s of traffic);
-         MFU at most 54.6%, at most 3,009 tokens/s/chip
+Plan     57.1 of 101.7 GB per chip; a step of 524,288 tokens in 5.38 s
+         (static 4.80, attention 0.22, not hidden 0.37 of 2.51 s of traffic);
+         MFU at most 55.3%, at most 3,045 tokens/s/chip
          tigerjax plan configs/tiger_70b_reward_tpu7x.py --topology tpu7x:4x4x2 --answers 4
 
 Sizes and vocabulary are those of TigerBot's published configs. Everything else is our choice: everything about the

@@ -6,9 +6,9 @@ Hardware 64 v5p chips (v5p:4x4x4)
 Result   not yet run
 Command  tigerjax train configs/tiger_70b_sft.py
 
-Plan     87.0 of 102.8 GB per chip; a step of 524,288 tokens in 9.35 s
-         (static 8.72, attention 0.49, not hidden 0.14 of 1.51 s of traffic);
-         MFU at most 82.0%, at most 876 tokens/s/chip
+Plan     87.0 of 102.8 GB per chip; a step of 524,288 tokens in 9.27 s
+         (static 8.57, attention 0.49, not hidden 0.20 of 1.51 s of traffic);
+         MFU at most 82.8%, at most 884 tokens/s/chip
          tigerjax plan configs/tiger_70b_sft.py --topology v5p:4x4x4
 
 Sizes and vocabulary are those of TigerBot's published configs. Everything else is our choice: learning rate,

@@ -6,9 +6,9 @@ Hardware 64 tpu7x chips (tpu7x:4x4x4), 128 devices
 Result   not yet run
 Command  tigerjax train configs/tiger_70b_sft_tpu7x.py
 
-Plan     74.1 of 101.7 GB per chip; a step of 524,288 tokens in 2.34 s
-         (static 2.08, attention 0.17, not hidden 0.08 of 0.76 s of traffic);
-         MFU at most 65.3%, at most 3,504 tokens/s/chip
+Plan     74.1 of 101.7 GB per chip; a step of 524,288 tokens in 2.32 s
+         (static 2.07, attention 0.17, not hidden 0.08 of 0.76 s of traffic);
+         MFU at most 65.6%, at most 3,523 tokens/s/chip
          tigerjax plan configs/tiger_70b_sft_tpu7x.py --topology tpu7x:4x4x4
 
 Sizes and vocabulary are those of TigerBot's published configs. Everything else is our choice: learning rate,

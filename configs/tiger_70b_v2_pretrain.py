@@ -6,10 +6,10 @@ Hardware 256 v5p chips (v5p:4x8x8)
 Result   not yet run
 Command  tigerjax train configs/tiger_70b_v2_pretrain.py --checkpoint.init-from CHECKPOINT
 
-Plan     71.2 of 102.8 GB per chip; a step of 4,194,304 tokens in 18.58 s
-         (static 16.94, attention 1.24, not hidden 0.40 of 3.07 s of traffic);
-         MFU at most 82.6%, at most 882 tokens/s/chip;
-         3e+11 tokens in 15.4 days
+Plan     71.2 of 102.8 GB per chip; a step of 4,194,304 tokens in 18.28 s
+         (static 16.64, attention 1.24, not hidden 0.40 of 3.07 s of traffic);
+         MFU at most 84.0%, at most 896 tokens/s/chip;
+         3e+11 tokens in 15.1 days
          tigerjax plan configs/tiger_70b_v2_pretrain.py --topology v5p:4x8x8 --tokens 300e9
 
 Sizes and vocabulary are those of TigerBot's published configs. Everything else is our choice: learning rate,

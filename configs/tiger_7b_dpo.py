@@ -6,9 +6,9 @@ Hardware 64 v5p chips (v5p:4x4x4)
 Result   not yet run
 Command  tigerjax train configs/tiger_7b_dpo.py --objective.preferences FILE
 
-Plan     16.0 of 102.8 GB per chip; a step of 262,144 tokens in 0.55 s
-         (static 0.49, attention 0.06, not hidden 0.00 of 0.07 s of traffic);
-         MFU at most 67.7%, at most 7,404 tokens/s/chip
+Plan     16.0 of 102.8 GB per chip; a step of 262,144 tokens in 0.54 s
+         (static 0.48, attention 0.06, not hidden 0.01 of 0.07 s of traffic);
+         MFU at most 68.9%, at most 7,540 tokens/s/chip
          tigerjax plan configs/tiger_7b_dpo.py --topology v5p:4x4x4
 
 Sizes and vocabulary are those of TigerBot's published configs. Everything else is our choice: loss, beta, learning

@@ -6,10 +6,10 @@ Hardware 64 v5p chips (v5p:4x4x4)
 Result   not yet run
 Command  tigerjax train configs/tiger_7b_pretrain.py --checkpoint.init-from CHECKPOINT
 
-Plan     55.6 of 102.8 GB per chip; a step of 4,194,304 tokens in 8.38 s
-         (static 7.37, attention 1.00, not hidden 0.01 of 0.30 s of traffic);
-         MFU at most 74.2%, at most 7,817 tokens/s/chip;
-         3e+11 tokens in 6.94 days
+Plan     55.6 of 102.8 GB per chip; a step of 4,194,304 tokens in 8.20 s
+         (static 7.19, attention 1.00, not hidden 0.01 of 0.30 s of traffic);
+         MFU at most 75.9%, at most 7,993 tokens/s/chip;
+         3e+11 tokens in 6.79 days
          tigerjax plan configs/tiger_7b_pretrain.py --topology v5p:4x4x4 --tokens 300e9
 
 Sizes and vocabulary are those of TigerBot's published configs. Everything else is our choice: learning rate,

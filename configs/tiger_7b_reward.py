@@ -6,9 +6,9 @@ Hardware 64 v5p chips (v5p:4x4x4)
 Result   not yet run
 Command  tigerjax reward train configs/tiger_7b_reward.py --preferences FILE --calibration-set FILE
 
-Plan     27.5 of 102.8 GB per chip; a step of 524,288 tokens in 0.96 s
-         (static 0.89, attention 0.08, not hidden 0.00 of 0.07 s of traffic);
-         MFU at most 75.0%, at most 8,509 tokens/s/chip
+Plan     27.5 of 102.8 GB per chip; a step of 524,288 tokens in 0.94 s
+         (static 0.86, attention 0.08, not hidden 0.00 of 0.07 s of traffic);
+         MFU at most 76.7%, at most 8,700 tokens/s/chip
          tigerjax plan configs/tiger_7b_reward.py --topology v5p:4x4x4 --answers 4
 
 Sizes and vocabulary are those of TigerBot's published configs. Everything else is our choice: everything about the

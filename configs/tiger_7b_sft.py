@@ -6,9 +6,9 @@ Hardware 64 v5p chips (v5p:4x4x4)
 Result   not yet run
 Command  tigerjax train configs/tiger_7b_sft.py
 
-Plan     28.8 of 102.8 GB per chip; a step of 524,288 tokens in 1.06 s
-         (static 0.94, attention 0.12, not hidden 0.00 of 0.07 s of traffic);
-         MFU at most 73.2%, at most 7,712 tokens/s/chip
+Plan     28.8 of 102.8 GB per chip; a step of 524,288 tokens in 1.04 s
+         (static 0.91, attention 0.12, not hidden 0.00 of 0.07 s of traffic);
+         MFU at most 74.8%, at most 7,884 tokens/s/chip
          tigerjax plan configs/tiger_7b_sft.py --topology v5p:4x4x4
 
 Sizes and vocabulary are those of TigerBot's published configs. Everything else is our choice: learning rate,

@@ -200,7 +200,7 @@ def check(args: argparse.Namespace) -> Table:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--chips", type=int, default=4096)
-    parser.add_argument("--step-s", type=float, default=4.87, help="compiled: docs/SCALE.md")
+    parser.add_argument("--step-s", type=float, default=4.81, help="compiled: docs/SCALE.md")
     parser.add_argument("--every", type=int, default=500, help="steps between saves in the bucket")
     parser.add_argument("--save-s", type=float, default=2.0, help="assumed: the steps wait so long for each")
     parser.add_argument("--write-s", type=float, default=300.0, help="assumed: then it is whole")

@@ -88,9 +88,7 @@ LONG_ON_TPU7X = dataclasses.replace(
     published=None,
 )
 SLICES_7B = Row(model="7b", topology="v5p:4x4x4", fsdp=64, rows=4, remat="save_up")
-SMALL_7B = Row(
-    model="7b", topology="v5p:2x2x1", fsdp=4, rows=4, remat="save_up", splash=square(1024, fused=True)
-)
+SMALL_7B = Row(model="7b", topology="v5p:2x2x1", fsdp=4, rows=4, remat="save_up", splash=square(1024, fused=True))
 """Cases that other rows vary. A step of the long ones has 16,384 tokens for every device."""
 
 ROWS = {
