@@ -1,4 +1,4 @@
-"""The rows of docs/TPU.md's tables of steps: models on slices, and what others reach there. tpu_table.py compiles them."""
+"""The rows of docs/TPU.md: models on slices, and what others reach there. tpu_table.py compiles them."""
 
 import dataclasses
 
